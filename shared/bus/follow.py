@@ -1,0 +1,121 @@
+"""Read a log from a position on, in order and without gaps, whatever the broker goes through.
+
+An ephemeral pull consumer without acknowledgements is made at the sequence wanted, and made anew when the broker has
+lost it or stays silent: the reader's own position is the only record of progress.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from shared.contracts.streams import STREAMS, Names
+
+log = structlog.get_logger()
+
+EXPIRES_SECONDS = 30.0
+HEARTBEAT_SECONDS = 2.0
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """One message of a log."""
+
+    seq: int
+    subject: str
+    data: bytes
+
+
+class _Lost(Exception):
+    """The consumer is gone or silent; make another at the last position."""
+
+
+async def follow(
+    client: Client, js: JetStreamContext, names: Names, stream: str, subject: str, after: int, batch: int
+) -> AsyncIterator[list[Stored]]:
+    """See Bus.follow."""
+    position = after
+    while True:
+        try:
+            async for messages in _consume(client, js, names, stream, subject, position, batch):
+                position = messages[-1].seq
+                yield messages
+        except (_Lost, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+            log.info("bus.follow_restarted", stream=stream, after=position, reason=repr(error))
+            await asyncio.sleep(0.1)
+
+
+async def _consume(
+    client: Client, js: JetStreamContext, names: Names, stream: str, subject: str, after: int, batch: int
+) -> AsyncIterator[list[Stored]]:
+    name = names.stream(stream)
+    info = await js.add_consumer(
+        name,
+        ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=after + 1,
+            ack_policy=AckPolicy.NONE,
+            filter_subject=names.subject(subject or STREAMS[stream]),
+            inactive_threshold=60.0,
+            mem_storage=True,
+            num_replicas=1,
+        ),
+    )
+    inbox = client.new_inbox()
+    queue: asyncio.Queue[Msg] = asyncio.Queue()
+    subscription = await client.subscribe(inbox, cb=queue.put)
+    try:
+        async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, queue, batch):
+            yield messages
+    finally:
+        if client.is_connected:
+            await subscription.unsubscribe()
+
+
+async def _pull(
+    client: Client, ask: str, inbox: str, queue: "asyncio.Queue[Msg]", batch: int
+) -> AsyncIterator[list[Stored]]:
+    """Keep one pull request open; hand on whatever has arrived together. A fetch would wait for a full batch."""
+    wanted = json.dumps(
+        {"batch": batch, "expires": int(EXPIRES_SECONDS * 1e9), "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9)}
+    ).encode()
+    outstanding = 0
+    while True:
+        if outstanding <= 0:
+            await client.publish(ask, wanted, inbox)
+            outstanding = batch
+        messages: list[Stored] = []
+        arrived = [await _next(queue)]
+        while not queue.empty():
+            arrived.append(queue.get_nowait())
+        for msg in arrived:
+            status = (msg.headers or {}).get("Status") if msg.headers and not msg.data else None
+            if status is None:
+                messages.append(Stored(msg.metadata.sequence.stream, msg.subject, msg.data))
+                outstanding -= 1
+            elif status != "100":
+                outstanding = _ended(status, outstanding)
+        if messages:
+            yield messages
+
+
+def _ended(status: str, outstanding: int) -> int:
+    """A pull request ended: 404 and 408 are its normal ends, anything else means the consumer is of no more use."""
+    if status in ("404", "408"):
+        return 0
+    raise _Lost(f"status {status}, {outstanding} outstanding")
+
+
+async def _next(queue: "asyncio.Queue[Msg]") -> Msg:
+    try:
+        async with asyncio.timeout(3 * HEARTBEAT_SECONDS):
+            return await queue.get()
+    except TimeoutError:
+        raise _Lost("silent") from None

@@ -1,0 +1,133 @@
+"""The ledger: the one log that money comes from. Written by budget alone, fenced by the expected sequence.
+
+Each record of LEDGER is a Commit; replaying them in order gives the owner's state. Whoever needs rows (analytics, audit)
+reads the same records.
+"""
+
+from shared.contracts.attribution import Charge, Principal
+from shared.contracts.message import Message, Micros, NanoUSD, Part, Uid
+from shared.contracts.pricing import UsagePriced
+from shared.contracts.streams import Position
+
+LEDGER_COMMITTED = "ledger.{shard}"  # event, LEDGER: Commit
+
+
+class EpochBegan(Part, frozen=True, kw_only=True, tag="epoch"):
+    """An owner took the shard."""
+
+    owner_epoch: int
+    at: Micros
+
+
+class Held(Part, frozen=True, kw_only=True, tag="held"):
+    """Money was set aside for one attempt, booked on every charge."""
+
+    rid: str
+    request_id: str
+    attempt: int
+    edge: str
+    epoch: int
+    config_rev: int
+    principal: Principal
+    charges: tuple[Charge, ...]
+    provider: Uid
+    model: str
+    nano_usd: NanoUSD
+    input_nano_usd: NanoUSD
+    input_tokens: int
+    output_tokens: int
+    stream: bool
+    at_cap: str
+    admitted_at: Micros
+    session: str = ""
+    agent: str = ""
+    body_digest: bytes = b""
+    replaces_rid: str = ""
+    price_version: str = ""
+
+
+class Extended(Part, frozen=True, kw_only=True, tag="extended"):
+    """A hold grew by this much."""
+
+    rid: str
+    n: int
+    nano_usd: NanoUSD
+    output_tokens: int
+    at: Micros
+
+
+class TruedUp(Part, frozen=True, kw_only=True, tag="trued_up"):
+    """The input part of a hold is now this much."""
+
+    rid: str
+    input_nano_usd: NanoUSD
+    at: Micros
+
+
+class Withdrawn(Part, frozen=True, kw_only=True, tag="withdrawn"):
+    """The attempt will never be sent; its hold, if any, is free again and the rid is dead."""
+
+    rid: str
+    at: Micros
+
+
+class Spent(Part, frozen=True, kw_only=True, tag="spent"):
+    """A (key, session, agent) or body is refused at this budget for a while, after a cut."""
+
+    rid: str
+    budget_id: str
+    key: Uid
+    session: str
+    agent: str
+    body_digest: bytes
+    until: Micros
+
+
+class Entry(Part, frozen=True, kw_only=True, tag="entry"):
+    """Money was booked: the closing entry of an attempt (`rid:0`) or a correction (`rid:n`, n >= 1, signed).
+
+    kind: settled, recovered, void, expired (the owner's provisional entry), correction.
+    held_nano_usd: the hold it released. overrun_nano_usd: by how much the cost passed that hold.
+    """
+
+    event_id: str
+    kind: str
+    corrects: str
+    admitted_at: Micros
+    booked_at: Micros
+    charges: tuple[Charge, ...]
+    usage: UsagePriced
+    held_nano_usd: NanoUSD = 0
+    overrun_nano_usd: NanoUSD = 0
+    late: bool = False
+
+
+class LimitsApplied(Part, frozen=True, kw_only=True, tag="limits"):
+    """The owner decides by this revision of CONFIG from here on."""
+
+    config_rev: int
+    at: Micros
+
+
+class Decided(Part, frozen=True, kw_only=True, tag="decided"):
+    """A block was set or lifted."""
+
+    scope: str
+    state: str
+    version: int
+    budget_id: str
+    at: Micros
+
+
+LedgerEvent = EpochBegan | Held | Extended | TruedUp | Withdrawn | Spent | Entry | LimitsApplied | Decided
+
+
+class Commit(Message, frozen=True, kw_only=True):
+    """One durable step. digest: SHA-256 of the previous record's bytes. priced: how far PRICED is applied."""
+
+    shard: str
+    owner_epoch: int
+    at: Micros
+    digest: bytes
+    priced: Position
+    events: tuple[LedgerEvent, ...]

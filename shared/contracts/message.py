@@ -1,0 +1,58 @@
+"""The frame of every bus message: a msgpack array, its version first.
+
+Fields are only ever appended, with defaults; receivers read longer arrays and refuse an unknown major version.
+"""
+
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+
+NanoUSD = Annotated[int, msgspec.Meta(description="signed, 10^-9 US dollars")]
+PicoUSD = Annotated[int, msgspec.Meta(description="signed, 10^-12 US dollars")]
+Micros = Annotated[int, msgspec.Meta(description="microseconds since 1970-01-01T00:00:00Z; 0: did not happen")]
+Uid = Annotated[str, msgspec.Meta(description="ULID, immutable, never reused; empty: does not apply")]
+
+VERSION = 1
+
+
+class Part(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """A piece of a message; grows by appending, like the message itself."""
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """What is published; `v` is the major version."""
+
+    v: int = VERSION
+
+
+class UnknownVersion(ValueError):
+    """Written by a newer major version: refused, never guessed at."""
+
+
+M = TypeVar("M", bound=Message)
+_encoder = msgspec.msgpack.Encoder()
+_frame = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes that go on the bus."""
+    return _encoder.encode(message)
+
+
+class Decoder(Generic[M]):
+    """Reads one kind of message; made once, at module level."""
+
+    def __init__(self, kind: type[M]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(kind)
+
+    def decode(self, data: bytes) -> M:
+        """Raises UnknownVersion, or msgspec.DecodeError when the bytes are not this message."""
+        try:
+            message = self._decoder.decode(data)
+        except msgspec.ValidationError:
+            if (version := _frame.decode(data).v) != VERSION:
+                raise UnknownVersion(f"message version {version}, this release reads {VERSION}") from None
+            raise
+        if message.v != VERSION:
+            raise UnknownVersion(f"message version {message.v}, this release reads {VERSION}")
+        return message

@@ -1,0 +1,53 @@
+"""The durable logs and buckets on JetStream: names, subjects, retention.
+
+All logs are kept for ever and refuse when full (discard new): a full disk must refuse, never forget.
+`Names` puts the configured prefix before every subject, stream and bucket.
+"""
+
+import msgspec
+
+USAGE = "USAGE"
+PRICED = "PRICED"
+LEDGER = "LEDGER"
+REQUESTS = "REQUESTS"
+AUDIT = "AUDIT"
+CONFIG = "CONFIG"
+PRICES = "PRICES"
+
+STREAMS: dict[str, str] = {
+    USAGE: "usage.recorded.*",
+    PRICED: "usage.priced.*",
+    LEDGER: "ledger.*",
+    REQUESTS: "request.completed",
+    AUDIT: "audit.append.*",
+    CONFIG: "config.changed",
+    PRICES: "prices.book",
+}
+"""Stream name to the subjects it stores."""
+
+DECISIONS = "DECISIONS"
+EDGES = "EDGES"
+OWNERS = "OWNERS"
+BUCKETS = (DECISIONS, EDGES, OWNERS)
+"""Key-value buckets, history 1, no expiry."""
+
+DEDUPLICATION_SECONDS = 120
+
+
+class Names(msgspec.Struct, frozen=True):
+    """Puts the prefix of this installation before every name on the broker."""
+
+    prefix: str = ""
+
+    def subject(self, subject: str) -> str:
+        return f"{self.prefix}.{subject}" if self.prefix else subject
+
+    def stream(self, stream: str) -> str:
+        return f"{self.prefix}_{stream}" if self.prefix else stream
+
+
+class Position(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """A place in a log. `log_id` names the stream's incarnation, so that a recreated stream is noticed, not skipped."""
+
+    log_id: str = ""
+    seq: int = 0

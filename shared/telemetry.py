@@ -1,0 +1,52 @@
+"""Names of metrics and attributes, each with its unit and meaning, as OpenTelemetry's GenAI conventions have them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Attribute names on spans and log lines.
+GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # an attribute name, no password
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # an attribute name, no password
+GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
+ERROR_TYPE = "error.type"
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+
+edge_requests = Counter(
+    "sluicegate_edge_requests_total", "Client requests by how they ended.", ["operation", "verdict", "status"]
+)
+edge_request_seconds = Histogram(
+    "sluicegate_edge_request_duration_seconds",
+    "From the first byte of a request to the last of its answer.",
+    buckets=SECONDS,
+)
+edge_ttft_seconds = Histogram(
+    "sluicegate_edge_time_to_first_token_seconds", "From the request to the first byte of the answer.", buckets=SECONDS
+)
+edge_reserve_seconds = Histogram(
+    "sluicegate_edge_reserve_duration_seconds", "From asking budget to its verdict.", buckets=SECONDS
+)
+edge_connections = Gauge("sluicegate_edge_connections", "Open client connections.")
+edge_live_attempts = Gauge("sluicegate_edge_live_attempts", "Attempts between the grant and their end.")
+edge_spool_records = Gauge(
+    "sluicegate_edge_spool_records", "Records in the spool that the broker has not acknowledged."
+)
+edge_ungoverned = Counter("sluicegate_edge_ungoverned_total", "Attempts admitted without a verdict of the owner.")
+
+budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])
+budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to LEDGER.")
+budget_commit_seconds = Histogram(
+    "sluicegate_budget_commit_duration_seconds", "Appending one record to LEDGER.", buckets=SECONDS
+)
+budget_holds = Gauge("sluicegate_budget_holds", "Holds alive.")
+budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cost passed their hold.")
+
+pricing_records = Counter("sluicegate_pricing_records_total", "Usage records priced.")
+pricing_unpriced = Counter("sluicegate_pricing_unpriced_total", "Usage records with a line that no rate card covers.")
+
+analytics_rows = Counter("sluicegate_analytics_rows_total", "Rows inserted.", ["table"])
+audit_pages = Counter("sluicegate_audit_pages_total", "Pages appended to the audit chain.")
+simulator_requests = Counter("sluicegate_simulator_requests_total", "Requests answered by the simulator.", ["status"])
