@@ -20,7 +20,10 @@ class EpochBegan(Part, frozen=True, kw_only=True, tag="epoch"):
 
 
 class Held(Part, frozen=True, kw_only=True, tag="held"):
-    """Money was set aside for one attempt, booked on every charge."""
+    """Money was set aside for one attempt, booked on every charge.
+
+    unboundable: the body did not show how large the input can become, so the hold is not trued up early.
+    """
 
     rid: str
     request_id: str
@@ -44,6 +47,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     body_digest: bytes = b""
     replaces_rid: str = ""
     price_version: str = ""
+    unboundable: bool = False
 
 
 class Extended(Part, frozen=True, kw_only=True, tag="extended"):

@@ -1,0 +1,1 @@
+"""Pricing puts a price on every usage record, once."""

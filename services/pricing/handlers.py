@@ -1,0 +1,115 @@
+"""The shell: USAGE in, PRICED out, in order, from where the last PRICED message says we stopped."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from services.pricing import core
+from services.pricing.settings import Settings
+from services.pricing.stores import PricedLog, publish_book
+from shared import telemetry
+from shared.bus import Bus, Stored
+from shared.bus.config import ConfigFollower
+from shared.contracts.config import ConfigChanged
+from shared.contracts.edge import UsageRecorded
+from shared.contracts.message import Decoder
+from shared.contracts.pricing import PriceBook, UsagePriced
+from shared.contracts.streams import USAGE, Position
+from shared.rates import Book, Overrides
+
+log = structlog.get_logger()
+
+_usage = Decoder(UsageRecorded)
+
+
+class Pricer:
+    """Prices every usage record once. `started` is set when the book is published and the position found."""
+
+    def __init__(self, bus: Bus, book: PriceBook, settings: Settings, incarnation: str) -> None:
+        self.started = asyncio.Event()
+        self.config = ConfigFollower(bus, self._on_config)
+        self._bus = bus
+        self._packaged = book
+        self._settings = settings
+        self._log = PricedLog(bus, incarnation, settings.window_records)
+        self._overrides: dict[str, Overrides] = {}
+        self._waived_rev = 0
+
+    async def run(self) -> None:
+        """For ever; ends with Overtaken when another pricing process writes."""
+        book = Book(await publish_book(self._bus, self._packaged))
+        await self.config.caught_up()
+        log_id = (await self._bus.end(USAGE)).log_id
+        after = await self._log.resume(log_id)
+        log.info("pricing.resumed", usage_seq=after, price_version=book.version)
+        self.started.set()
+        async for messages in self._bus.follow(USAGE, after=after):
+            await self._price(messages, log_id, book)
+
+    async def _price(self, messages: Sequence[Stored], log_id: str, book: Book) -> None:
+        entries = []
+        for stored in messages:
+            usage = _decoded(stored)
+            if usage is None:
+                continue
+            await self._admitted_under(usage.config_rev)
+            entries.append(self._priced(usage, Position(log_id=log_id, seq=stored.seq), book))
+        await self._log.append(entries)
+        # after the append: what a crash repeats is counted and told once more, never left out
+        telemetry.pricing_records.inc(len(entries))
+        for entry in entries:
+            _raise_alert(entry)
+
+    def _priced(self, usage: UsageRecorded, usage_at: Position, book: Book) -> UsagePriced:
+        directory, org = self.config.directory, usage.principal.org
+        if org not in self._overrides:
+            self._overrides[org] = Overrides(directory.prices(org))
+        terms = core.terms_of(usage, directory.provider(usage.provider))
+        return core.priced(usage, usage_at, terms, book, self._overrides[org])
+
+    async def _admitted_under(self, config_rev: int) -> None:
+        """Wait for the organisation the record was admitted under, so that its overrides are known; not for ever.
+
+        A revision that does not come (CONFIG was made anew) is waited for once and then waived up to there.
+        """
+        if config_rev <= max(self.config.directory.config_rev, self._waived_rev):
+            return
+        try:
+            async with asyncio.timeout(self._settings.config_wait_seconds):
+                await self.config.reached(config_rev)
+        except TimeoutError:
+            self._waived_rev = config_rev
+            log.error("pricing.config_behind", wanted=config_rev, config_rev=self.config.directory.config_rev)
+
+    def _on_config(self, change: ConfigChanged) -> None:
+        self._overrides.clear()
+
+
+def _decoded(stored: Stored) -> UsageRecorded | None:
+    """None for bytes that are no usage record: told and left out, since they would hold up everybody's money for ever;
+    the owner of the hold books it when it expires. A newer major version ends the process instead (UnknownVersion).
+    """
+    try:
+        return _usage.decode(stored.data)
+    except msgspec.DecodeError:
+        log.exception("pricing.usage_undecodable", seq=stored.seq, bytes=len(stored.data))
+        return None
+
+
+def _raise_alert(entry: UsagePriced) -> None:
+    found = core.alert(entry)
+    if found is None:
+        return
+    telemetry.pricing_unpriced.inc()
+    log.warning(
+        "pricing.unpriced",
+        rid=entry.usage.rid,
+        org=entry.usage.principal.org,
+        provider=entry.usage.provider,
+        lines=[f"{model}/{meter}" for model, meter in found.lines],
+        unknown_counters=found.counters,
+        cost_nano_usd=entry.cost_nano_usd,
+        price_version=entry.price_version,
+    )

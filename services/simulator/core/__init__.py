@@ -1,0 +1,1 @@
+"""What the simulator decides: plain functions over plain values."""

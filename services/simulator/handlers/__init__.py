@@ -1,0 +1,1 @@
+"""The shell: HTTP in Anthropic's shapes."""

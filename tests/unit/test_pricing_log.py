@@ -1,0 +1,154 @@
+"""PRICED through a broker that loses answers: each record once, in order, and a second writer noticed."""
+
+import itertools
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from services.pricing import core, stores
+from services.pricing.stores import PricedLog, publish_book, read_book
+from shared.bus import Stored
+from shared.contracts.message import Decoder
+from shared.contracts.pricing import PRICES_BOOK, PriceBookPublished, UsagePriced
+from shared.contracts.streams import PRICED, PRICES, Position
+from shared.errors import Overtaken, Unavailable
+from shared.rates import Book, Overrides
+from tests.unit.test_pricing_core import record
+
+BOOK = Book(read_book())
+_decoder = Decoder(UsagePriced)
+Fault = Callable[[int], str]
+
+
+class MemoryLog:
+    """A broker in memory. fault(n) says what befalls the n-th append: "", "refused" or "answer lost"."""
+
+    def __init__(self, fault: Fault = lambda n: "") -> None:
+        self.messages: list[Stored] = []
+        self._fault = fault
+        self._ids: dict[str, int] = {}
+        self._appends = itertools.count()
+
+    async def append(self, subject: str, data: bytes, *, msg_id: str = "", expected_last_seq: int | None = None) -> int:
+        fault = self._fault(next(self._appends))
+        if fault == "refused":
+            raise Unavailable("bus")
+        seq = self._store(subject, data, msg_id, expected_last_seq)
+        if fault:
+            raise Unavailable("bus")
+        return seq
+
+    def _store(self, subject: str, data: bytes, msg_id: str, expected: int | None) -> int:
+        if msg_id and msg_id in self._ids:
+            return self._ids[msg_id]
+        last = max((m.seq for m in self.messages if m.subject == subject), default=0)
+        if expected is not None and expected != last:
+            raise Overtaken(subject)
+        self.messages.append(Stored(len(self.messages) + 1, subject, data))
+        self._ids[msg_id] = len(self.messages)
+        return len(self.messages)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        prefix = subject.removesuffix("*")
+        found = [m for m in self.messages if m.subject == subject or ("*" in subject and m.subject.startswith(prefix))]
+        return found[-1] if found else None
+
+    async def end(self, stream: str) -> Position:
+        return Position(log_id="L", seq=len(self.messages))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker in memory is back at once."""
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 0)
+
+
+def entries(count: int, shards: str = "0") -> list[UsagePriced]:
+    chosen = itertools.islice(itertools.cycle(shards), count)
+    return [entry(seq, shard) for seq, shard in enumerate(chosen, start=1)]
+
+
+def entry(seq: int, shard: str = "0", rid: str = "") -> UsagePriced:
+    usage = record(rid=rid or f"R{seq}", shard=shard)
+    terms = core.terms_of(usage, None)
+    return core.priced(usage, Position(log_id="L", seq=seq), terms, BOOK, Overrides())
+
+
+def stored(log: MemoryLog) -> list[UsagePriced]:
+    return [_decoder.decode(message.data) for message in log.messages]
+
+
+@pytest.mark.parametrize("shards", ["0", "01", "0010112"])
+async def test_everything_is_stored_once_and_in_order(shards: str) -> None:
+    log = MemoryLog()
+    priced = PricedLog(log, "i", window_records=8)
+    assert await priced.resume("L") == 0
+    wanted = entries(50, shards)
+    await priced.append(wanted[:20])
+    await priced.append(wanted[20:])
+    assert stored(log) == wanted
+    assert await PricedLog(log, "j").resume("L") == 50
+
+
+@pytest.mark.parametrize("fault", ["refused", "answer lost"])
+@pytest.mark.parametrize("every", [2, 3, 7])
+async def test_a_broker_that_fails_now_and_then_loses_and_doubles_nothing(fault: str, every: int) -> None:
+    log = MemoryLog(lambda n: fault if n % every == 1 else "")
+    priced = PricedLog(log, "i", window_records=8)
+    await priced.resume("L")
+    wanted = entries(60, "001")
+    await priced.append(wanted)
+    assert stored(log) == wanted
+
+
+async def test_a_record_that_an_edge_sent_twice_does_not_stop_the_log() -> None:
+    log = MemoryLog()
+    priced = PricedLog(log, "i")
+    await priced.resume("L")
+    twice = [entry(1, rid="R"), entry(2, rid="R"), entry(3)]
+    await priced.append(twice)
+    assert stored(log) == twice
+
+
+async def test_a_second_writer_is_noticed_and_doubles_nothing() -> None:
+    log = MemoryLog()
+    first, second = PricedLog(log, "i"), PricedLog(log, "j")
+    await first.resume("L")
+    await second.resume("L")
+    wanted = entries(3)
+    await first.append(wanted[:2])
+    with pytest.raises(Overtaken):
+        await second.append(wanted)
+    await first.append(wanted[2:])
+    assert stored(log) == wanted
+
+
+async def test_a_usage_log_made_anew_is_priced_from_its_beginning() -> None:
+    log = MemoryLog()
+    priced = PricedLog(log, "i")
+    await priced.resume("L")
+    await priced.append(entries(3))
+    assert await PricedLog(log, "j").resume("another") == 0
+
+
+async def test_the_book_is_published_when_its_version_is_new_and_only_then() -> None:
+    log, book = MemoryLog(), read_book()
+    assert await publish_book(log, book) == book
+    assert await publish_book(log, book) == book
+    newer = msgspec.structs.replace(book, version="2026-12-01")
+    assert await publish_book(log, newer) == newer
+    versions = [Decoder(PriceBookPublished).decode(message.data).version for message in log.messages]
+    assert versions == ["2026-11-21", "2026-12-01"]
+    assert await log.last(PRICES, PRICES_BOOK) == log.messages[-1]
+
+
+async def test_under_one_version_the_book_that_was_published_first_stays_in_force() -> None:
+    log, book = MemoryLog(), read_book()
+    await publish_book(log, book)
+    assert await publish_book(log, msgspec.structs.replace(book, cards=book.cards[:1])) == book
+
+
+async def test_an_empty_log_begins_at_the_beginning() -> None:
+    assert await MemoryLog().last(PRICED, "usage.priced.*") is None
+    assert await PricedLog(MemoryLog(), "i").resume("L") == 0
