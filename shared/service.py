@@ -131,8 +131,8 @@ async def _serve(name: str, build_app: Callable[[], web.Application], settings: 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
-    await runner.setup()
     try:
+        await runner.setup()
         site = web.TCPSite(runner, settings.http_host, settings.http_port)
         await site.start()
         app[PORTS]["http"] = runner.addresses[0][1]

@@ -9,8 +9,11 @@ import msgspec
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-class SettingsError(ValueError):
-    """A variable is unknown or has the wrong type; the message names it."""
+class SettingsError(SystemExit):
+    """A variable is unknown or has the wrong type; the message names it.
+
+    It ends the program with that one line: settings are read before anything opens, and nobody could go on without them.
+    """
 
 
 def load(kind: type[S], prefix: str, environ: Mapping[str, str] | None = None) -> S:

@@ -48,5 +48,11 @@ pricing_records = Counter("sluicegate_pricing_records_total", "Usage records pri
 pricing_unpriced = Counter("sluicegate_pricing_unpriced_total", "Usage records with a line that no rate card covers.")
 
 analytics_rows = Counter("sluicegate_analytics_rows_total", "Rows inserted.", ["table"])
+analytics_insert_seconds = Histogram(
+    "sluicegate_analytics_insert_duration_seconds", "One insert into ClickHouse, durably.", ["table"], buckets=SECONDS
+)
+analytics_queries = Counter(
+    "sluicegate_analytics_queries_total", "Queries on the ClickHouse port of the embedded engine.", ["status"]
+)
 audit_pages = Counter("sluicegate_audit_pages_total", "Pages appended to the audit chain.")
 simulator_requests = Counter("sluicegate_simulator_requests_total", "Requests answered by the simulator.", ["status"])

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from shared.bus.follow import Stored, follow
+from shared.bus.follow import Arrivals, Stored, follow
 from shared.contracts.streams import Names, Position
 from shared.errors import Overtaken, Unavailable
 
@@ -47,6 +47,7 @@ class Bus:
         self.settings = settings
         self.names = Names(settings.prefix)
         self._js: JetStreamContext = client.jetstream(timeout=settings.request_timeout_seconds)
+        self._followers: set[Arrivals] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -148,7 +149,12 @@ class Bus:
 
         Survives broker restarts. Progress is the reader's own: nothing is acknowledged.
         """
-        return follow(self.client, self._js, self.names, stream, subject, after, batch)
+        return follow(self.client, self._js, self.names, self._followers, stream, subject, after, batch)
+
+    def reconnected(self) -> None:
+        """The connection was made anew: followers look for their consumers at once instead of waiting for silence."""
+        for arrivals in self._followers:
+            arrivals.put_nowait(None)
 
     async def bucket(self, bucket: str) -> KeyValue:
         """A key-value bucket made by `provision`."""
@@ -183,17 +189,19 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
     async def on_disconnect() -> None:
         log.warning("bus.disconnected")
 
+    client = Client()
+    bus = Bus(client, settings)
+
     async def on_reconnect() -> None:
         log.info("bus.reconnected")
+        bus.reconnected()
 
-    client = Client()
     try:
         async with asyncio.timeout(settings.connect_timeout_seconds):
             await _connect(client, settings, name, on_error, on_disconnect, on_reconnect)
     except (TimeoutError, nats.errors.Error, OSError) as error:
         await client.close()
         raise Unavailable("bus") from error
-    bus = Bus(client, settings)
     try:
         yield bus
     finally:

@@ -33,18 +33,51 @@ class Stored(msgspec.Struct, frozen=True):
     data: bytes
 
 
+Arrivals = asyncio.Queue[Msg | None]
+"""What a follower reads from; None: the connection was made anew, so the broker may have lost the consumer."""
+
+
 class _Lost(Exception):
     """The consumer is gone or silent; make another at the last position."""
 
 
 async def follow(
-    client: Client, js: JetStreamContext, names: Names, stream: str, subject: str, after: int, batch: int
+    client: Client,
+    js: JetStreamContext,
+    names: Names,
+    followers: set[Arrivals],
+    stream: str,
+    subject: str,
+    after: int,
+    batch: int,
 ) -> AsyncIterator[list[Stored]]:
-    """See Bus.follow."""
+    """See Bus.follow. followers: told of reconnections by the Bus."""
+    position = after
+    arrivals: Arrivals = asyncio.Queue()
+    followers.add(arrivals)
+    try:
+        async for messages in _for_ever(client, js, names, arrivals, stream, subject, position, batch):
+            yield messages
+    finally:
+        followers.discard(arrivals)
+
+
+async def _for_ever(
+    client: Client,
+    js: JetStreamContext,
+    names: Names,
+    arrivals: Arrivals,
+    stream: str,
+    subject: str,
+    after: int,
+    batch: int,
+) -> AsyncIterator[list[Stored]]:
     position = after
     while True:
         try:
-            async for messages in _consume(client, js, names, stream, subject, position, batch):
+            while not arrivals.empty():
+                arrivals.get_nowait()
+            async for messages in _consume(client, js, names, arrivals, stream, subject, position, batch):
                 position = messages[-1].seq
                 yield messages
         except (_Lost, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
@@ -53,7 +86,14 @@ async def follow(
 
 
 async def _consume(
-    client: Client, js: JetStreamContext, names: Names, stream: str, subject: str, after: int, batch: int
+    client: Client,
+    js: JetStreamContext,
+    names: Names,
+    arrivals: Arrivals,
+    stream: str,
+    subject: str,
+    after: int,
+    batch: int,
 ) -> AsyncIterator[list[Stored]]:
     name = names.stream(stream)
     info = await js.add_consumer(
@@ -69,19 +109,16 @@ async def _consume(
         ),
     )
     inbox = client.new_inbox()
-    queue: asyncio.Queue[Msg] = asyncio.Queue()
-    subscription = await client.subscribe(inbox, cb=queue.put)
+    subscription = await client.subscribe(inbox, cb=arrivals.put)
     try:
-        async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, queue, batch):
+        async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, arrivals, batch):
             yield messages
     finally:
         if client.is_connected:
             await subscription.unsubscribe()
 
 
-async def _pull(
-    client: Client, ask: str, inbox: str, queue: "asyncio.Queue[Msg]", batch: int
-) -> AsyncIterator[list[Stored]]:
+async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch: int) -> AsyncIterator[list[Stored]]:
     """Keep one pull request open; hand on whatever has arrived together. A fetch would wait for a full batch."""
     wanted = json.dumps(
         {"batch": batch, "expires": int(EXPIRES_SECONDS * 1e9), "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9)}
@@ -92,10 +129,12 @@ async def _pull(
             await client.publish(ask, wanted, inbox)
             outstanding = batch
         messages: list[Stored] = []
-        arrived = [await _next(queue)]
-        while not queue.empty():
-            arrived.append(queue.get_nowait())
+        arrived = [await _next(arrivals)]
+        while not arrivals.empty():
+            arrived.append(arrivals.get_nowait())
         for msg in arrived:
+            if msg is None:
+                break  # what came before it counts; the consumer is made anew
             status = (msg.headers or {}).get("Status") if msg.headers and not msg.data else None
             if status is None:
                 messages.append(Stored(msg.metadata.sequence.stream, msg.subject, msg.data))
@@ -104,6 +143,8 @@ async def _pull(
                 outstanding = _ended(status, outstanding)
         if messages:
             yield messages
+        if None in arrived:
+            raise _Lost("reconnected")
 
 
 def _ended(status: str, outstanding: int) -> int:
@@ -113,9 +154,9 @@ def _ended(status: str, outstanding: int) -> int:
     raise _Lost(f"status {status}, {outstanding} outstanding")
 
 
-async def _next(queue: "asyncio.Queue[Msg]") -> Msg:
+async def _next(arrivals: Arrivals) -> Msg | None:
     try:
         async with asyncio.timeout(3 * HEARTBEAT_SECONDS):
-            return await queue.get()
+            return await arrivals.get()
     except TimeoutError:
         raise _Lost("silent") from None

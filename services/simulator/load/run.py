@@ -14,6 +14,7 @@ from services.simulator.load.mix import MIX, Kind, Shot, shot
 from services.simulator.load.summary import Done, Result, Summary
 
 Progress = Callable[[Done, Summary], None]
+AGAIN_SECONDS = 0.5
 TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10)
 
 
@@ -35,6 +36,7 @@ async def simulate(
     mix: Mapping[Kind, int] = MIX,
     directives: str = "",
     run: str = "",
+    patience: int = 0,
     progress: Progress | None = None,
 ) -> Summary:
     """Make traffic until `count` requests are done or `seconds` are over, whichever comes first; 100 when neither is given.
@@ -58,6 +60,11 @@ async def simulate(
     async def client(session: aiohttp.ClientSession) -> None:
         for number, each in shots:
             done = await _send(session, target, number, each)
+            for _ in range(patience):
+                if done.status not in (0, 503):
+                    break
+                await asyncio.sleep(AGAIN_SECONDS)
+                done = await _send(session, target, number, each)
             found.add(done)
             if done.result == "ok":
                 durations.append(done.duration_ms)
