@@ -1,0 +1,1 @@
+"""Budget: the owner of the ledger."""

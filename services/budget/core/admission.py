@@ -1,0 +1,271 @@
+"""Who gets in: one step over every budget of the path, so that calls in flight cannot jointly overspend."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from services.budget.core.limits import Catalogue, Facts, Limit, Path
+from services.budget.core.periods import NEVER, Period
+from services.budget.core.state import Counter, Hold, State, kept_of_replaced, mark_key
+from services.budget.core.tariff import Size, Tariff
+from shared.contracts.attribution import Charge, Principal
+from shared.contracts.budget import Denied, Granted, Reserve, Standing
+from shared.contracts.ledger import Held
+from shared.contracts.message import Micros, NanoUSD
+
+NEVER_RETRY_SECONDS = 86_400  # a budget without an end: tomorrow somebody may have raised it
+BUSY_RETRY_SECONDS = 5  # at most; spread over clients, so that they do not come back all at once
+_PPM = 1_000_000
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What the owner decides by: the organisation and the prices, both as of one moment."""
+
+    catalogue: Catalogue
+    tariff: Tariff
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How one budget stands before a grant. left = limit - spent, free = left - held."""
+
+    limit: Limit
+    period: Period
+    counter: Counter
+    left: NanoUSD
+    free: NanoUSD
+
+
+def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held | None, Granted | Denied]:
+    """Hold the most this attempt could cost, or what there is, or say why not.
+
+    Asked again with the same rid it answers the same again. The rules are those of ledger.md, section 1, without the
+    line: what is not free now is refused as busy, and once it has waited for `queue_seconds` it takes what there is.
+    """
+    if hold := state.holds.get(ask.rid):
+        return None, _granted(state, rules, hold, now)
+    if ask.rid in state.closings or ask.rid in state.tombstones:
+        return None, _no(state, "too_late", "")
+    path = rules.catalogue.path(ask.principal.key, ask.provider, ask.session)
+    if path is None or 0 < path.key.revoked_at <= now:
+        return None, _no(state, "unknown", "")
+    if path.matching:
+        facts = Facts(ask.model, path.provider, ask.credential, ask.operation, ask.principal.tags)
+        path = path.narrowed(facts)
+    size = rules.tariff.size(ask, path, now)
+    rooms = [_room(state, limit, now) for limit in path.limits]
+    hard = [room for room in rooms if room.limit.hard]
+    replaced = state.holds.get(ask.replaces_rid) if ask.replaces_rid else None
+    if replaced:
+        hard = [_with_replaced(room, replaced) for room in hard]
+    if refusal := _refusal(state, ask, path, size, hard, now):
+        return None, refusal
+    held = _held(ask, path, size, rooms, _amount(size, hard), rules.tariff.book.version, now)
+    return held, Granted(
+        held_input_tokens=held.input_tokens,
+        held_output_tokens=held.output_tokens,
+        held_nano_usd=held.nano_usd,
+        charges=held.charges,
+        at_cap=held.at_cap,
+        remaining_nano_usd=min((room.free - held.nano_usd for room in hard), default=0),
+        standings=_standings((room.limit, room.period, room.counter, held.nano_usd) for room in rooms),
+        admitted_at=now,
+        owner_epoch=state.owner_epoch,
+    )
+
+
+def _room(state: State, limit: Limit, now: Micros) -> Room:
+    period, counter = limit.now(state, now)
+    left = limit.nano_usd - counter.spent(limit.basis)
+    return Room(limit, period, counter, left, left - counter.held_nano_usd)
+
+
+def _with_replaced(room: Room, replaced: Hold) -> Room:
+    """A fallback takes over the money of the attempt before it, where both are booked on the same budget."""
+    if Charge(budget_id=room.limit.id, period_id=room.period.id) not in replaced.held.charges:
+        return room
+    return msgspec.structs.replace(room, free=room.free + replaced.nano_usd - kept_of_replaced(replaced))
+
+
+def _refusal(state: State, ask: Reserve, path: Path, size: Size, hard: Sequence[Room], now: Micros) -> Denied | None:
+    """The first reason against it; None lets it in. Only hard budgets decide."""
+    if not hard:
+        return None
+    if size.rates.unpriced and path.provider.unpriced == "deny":
+        return _denied(state, path, hard[0], "unpriced", size, 0, now)
+    if room := _cut_before(state, ask, hard, now):
+        return _denied(state, path, room, "spent", size, size.need_nano_usd, now)
+    poorest = min(hard, key=lambda room: room.left)
+    if size.need_nano_usd > poorest.left:
+        reason = "unboundable" if size.unboundable and poorest.left > 0 else "spent"
+        return _denied(state, path, poorest, reason, size, size.need_nano_usd, now)
+    fullest = min(hard, key=lambda room: room.free)
+    waited = ask.waited_ms >= max(room.limit.rule.queue_seconds for room in hard) * 1_000
+    enough = size.need_nano_usd if waited or size.want_nano_usd > poorest.left else size.want_nano_usd
+    if enough > fullest.free:
+        return _denied(state, path, fullest, "busy", size, enough, now, _spread(ask.rid))
+    return None
+
+
+def _cut_before(state: State, ask: Reserve, hard: Sequence[Room], now: Micros) -> Room | None:
+    """The budget at which this conversation was cut a moment ago."""
+    if not state.marks:
+        return None
+    mark = state.marks.get(mark_key(ask.principal.key, ask.session, ask.agent, ask.body_digest))
+    if mark is None or mark.until <= now:
+        return None
+    return next((room for room in hard if room.limit.id == mark.budget_id), None)
+
+
+def _amount(size: Size, hard: Sequence[Room]) -> NanoUSD:
+    return min((size.want_nano_usd, *(room.free for room in hard)))
+
+
+def _held(
+    ask: Reserve, path: Path, size: Size, rooms: Sequence[Room], amount: NanoUSD, price_version: str, now: Micros
+) -> Held:
+    output_tokens = size.output_tokens if amount == size.want_nano_usd else size.output_within(amount)
+    return Held(
+        rid=ask.rid,
+        request_id=ask.request_id,
+        attempt=ask.attempt,
+        edge=ask.edge,
+        epoch=ask.epoch,
+        config_rev=ask.config_rev,
+        principal=_attributed(ask.principal, path.principal),
+        charges=tuple(Charge(budget_id=room.limit.id, period_id=room.period.id) for room in rooms),
+        provider=ask.provider,
+        model=ask.model,
+        nano_usd=size.money(output_tokens),
+        input_nano_usd=size.input_nano_usd,
+        input_tokens=size.input_tokens,
+        output_tokens=output_tokens,
+        stream=ask.stream,
+        at_cap=_at_cap(room.limit for room in rooms),
+        admitted_at=now,
+        session=ask.session,
+        agent=ask.agent,
+        body_digest=ask.body_digest,
+        replaces_rid=ask.replaces_rid,
+        price_version=price_version,
+        unboundable=size.unboundable,
+    )
+
+
+def _attributed(sent: Principal, known: Principal) -> Principal:
+    """As the edge sent it, tags of the request included; an edge behind CONFIG may name a team the key has left."""
+    uids = (sent.org, sent.customer, sent.team, sent.provider_config)
+    if uids == (known.org, known.customer, known.team, known.provider_config):
+        return sent
+    return msgspec.structs.replace(known, project=sent.project, tags=sent.tags)
+
+
+def _at_cap(limits: Iterable[Limit]) -> str:
+    return "cut" if any(limit.hard and limit.rule.at_cap == "cut" for limit in limits) else "finish"
+
+
+def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
+    """The same answer again; only the standings may have moved."""
+    held = hold.held
+    found = [(rules.catalogue.limit(charge.budget_id), charge) for charge in held.charges]
+    known = [(limit, limit.calendar.at(held.admitted_at), charge) for limit, charge in found if limit]
+    booked = [(limit, period, state.counter(charge.budget_id, charge.period_id)) for limit, period, charge in known]
+    free = (limit.nano_usd - c.spent(limit.basis) - c.held_nano_usd for limit, _, c in booked if limit.hard)
+    return Granted(
+        held_input_tokens=held.input_tokens,
+        held_output_tokens=held.output_tokens,
+        held_nano_usd=held.nano_usd,
+        charges=held.charges,
+        at_cap=held.at_cap,
+        remaining_nano_usd=max(0, min(free, default=0)),
+        standings=_standings((limit, period, counter, 0) for limit, period, counter in booked),
+        admitted_at=held.admitted_at,
+        owner_epoch=state.owner_epoch,
+    )
+
+
+def _standings(booked: Iterable[tuple[Limit, Period, Counter, NanoUSD]]) -> tuple[Standing, ...]:
+    """The fullest first. Shadow budgets are tried out unseen by clients."""
+    found = [
+        standing(limit, period, counter, more) for limit, period, counter, more in booked if limit.rule.mode != "shadow"
+    ]
+    return tuple(sorted(found, key=lambda s: -s.utilization_ppm))
+
+
+def standing(limit: Limit, period: Period, counter: Counter, more: NanoUSD = 0) -> Standing:
+    """more: held on top of what is booked."""
+    used = ppm(counter.spent(limit.basis) + counter.held_nano_usd + more, limit.nano_usd)
+    return Standing(
+        budget_id=limit.id,
+        period=limit.rule.period,
+        utilization_ppm=used,
+        surpassed_ppm=max((alert for alert in limit.rule.alerts_ppm if alert <= used), default=0),
+        resets_at=resets_at(period),
+    )
+
+
+def ppm(amount: NanoUSD, limit: NanoUSD) -> int:
+    """Share of the limit in parts per million; a limit of nothing is full."""
+    return amount * _PPM // limit if limit > 0 else _PPM
+
+
+def resets_at(period: Period) -> Micros:
+    return 0 if period.end == NEVER else period.end
+
+
+def _no(state: State, reason: str, contact: str) -> Denied:
+    """A refusal that no budget is the cause of."""
+    return Denied(
+        budget_id="",
+        reason=reason,
+        limit_nano_usd=0,
+        spent_nano_usd=0,
+        held_nano_usd=0,
+        need_nano_usd=0,
+        input_bound=0,
+        resets_at=0,
+        retry_after_s=0,
+        contact=contact,
+        owner_epoch=state.owner_epoch,
+    )
+
+
+def _denied(
+    state: State, path: Path, room: Room, reason: str, size: Size, need: NanoUSD, now: Micros, retry_after_s: int = 0
+) -> Denied:
+    refusal = spent_refusal(state, room.limit, now, path.contact)
+    return msgspec.structs.replace(
+        refusal,
+        reason=reason,
+        need_nano_usd=need,
+        input_bound=size.input_tokens,
+        retry_after_s=retry_after_s or refusal.retry_after_s,
+    )
+
+
+def spent_refusal(state: State, limit: Limit, now: Micros, contact: str = "") -> Denied:
+    """What a request is told at a spent budget; also what the edges keep to refuse by themselves."""
+    period, counter = limit.now(state, now)
+    return Denied(
+        budget_id=limit.id,
+        reason="spent",
+        limit_nano_usd=limit.nano_usd,
+        spent_nano_usd=counter.spent(limit.basis),
+        held_nano_usd=counter.held_nano_usd,
+        need_nano_usd=0,
+        input_bound=0,
+        resets_at=resets_at(period),
+        retry_after_s=retry_after_s(period, now),
+        contact=limit.rule.contact or contact,
+        owner_epoch=state.owner_epoch,
+        at_cap=limit.rule.at_cap,
+    )
+
+
+def retry_after_s(period: Period, now: Micros) -> int:
+    """Seconds until the period ends, rounded up."""
+    return NEVER_RETRY_SECONDS if period.end == NEVER else -(-(period.end - now) // 1_000_000)
+
+
+def _spread(rid: str) -> int:
+    """1 to BUSY_RETRY_SECONDS; the end of a ULID is random."""
+    return 1 + ord(rid[-1:] or "0") % BUSY_RETRY_SECONDS

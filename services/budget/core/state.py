@@ -1,0 +1,217 @@
+"""What the owner knows: nothing but the fold of its ledger. Live decisions and replay go through the same `apply`."""
+
+import msgspec
+
+from shared.contracts.attribution import Charge
+from shared.contracts.ledger import (
+    Commit,
+    Decided,
+    Entry,
+    EpochBegan,
+    Extended,
+    Held,
+    LedgerEvent,
+    LimitsApplied,
+    Spent,
+    TruedUp,
+    Withdrawn,
+)
+from shared.contracts.message import Micros, NanoUSD
+from shared.contracts.pricing import PricedLine, UsagePriced
+from shared.contracts.streams import Position
+
+TOMBSTONE_MICROS = 3_600_000_000
+"""How long a withdrawn rid is refused; an edge stops asking after minutes."""
+
+CounterKey = tuple[str, str]  # budget_id, period_id
+
+
+class Counter(msgspec.Struct):
+    """One budget in one period. All three amounts are kept: which one counts is the budget's present `basis`."""
+
+    list_nano_usd: NanoUSD = 0
+    cost_nano_usd: NanoUSD = 0
+    charge_nano_usd: NanoUSD = 0
+    held_nano_usd: NanoUSD = 0
+
+    def spent(self, basis: str) -> NanoUSD:
+        if basis == "cost":
+            return self.cost_nano_usd
+        return self.list_nano_usd if basis == "list" else self.charge_nano_usd
+
+
+EMPTY = Counter()  # read only
+
+
+class Hold(msgspec.Struct):
+    """Money set aside for an attempt in flight: what was granted, and what is left of it or was added since."""
+
+    held: Held
+    nano_usd: NanoUSD
+    input_nano_usd: NanoUSD
+    output_tokens: int
+    trued_up: bool = False
+    extensions: dict[int, int] = {}  # n -> output tokens granted
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """How an attempt was closed, by the best record so far. n: number of its last entry.
+
+    The rest is needed to correct it and empty once settled, since nothing better can come.
+    """
+
+    kind: str
+    n: int = 0
+    charges: tuple[Charge, ...] = ()
+    admitted_at: Micros = 0
+    list_nano_usd: NanoUSD = 0
+    cost_nano_usd: NanoUSD = 0
+    charge_nano_usd: NanoUSD = 0
+    lines: tuple[PricedLine, ...] = ()
+
+
+SETTLED = Closing("settled")  # one object for nearly all rids
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A cut conversation that is refused at this budget until then."""
+
+    budget_id: str
+    until: Micros
+
+
+class State(msgspec.Struct):
+    """closings holds every rid ever closed: a duplicate may come at any time, and must never be booked twice."""
+
+    owner_epoch: int = 0
+    config_rev: int = 0
+    version: int = 0
+    priced: Position = Position()
+    counters: dict[CounterKey, Counter] = {}
+    holds: dict[str, Hold] = {}
+    closings: dict[str, Closing] = {}
+    tombstones: dict[str, Micros] = {}
+    decisions: dict[str, Decided] = {}
+    marks: dict[tuple[str, str, str], Mark] = {}
+
+    def counter(self, budget_id: str, period_id: str) -> Counter:
+        """For reading: an untouched budget is empty."""
+        return self.counters.get((budget_id, period_id), EMPTY)
+
+    def fold(self, commit: Commit) -> None:
+        """Apply one record of the ledger."""
+        for event in commit.events:
+            self.apply(event)
+        self.priced = commit.priced
+
+    def apply(self, event: LedgerEvent) -> None:
+        """Pure: the next state depends on nothing but this one and the event."""
+        match event:
+            case Held():
+                self._held(event)
+            case Entry():
+                self._entry(event)
+            case TruedUp():
+                self._trued_up(event)
+            case Extended():
+                self._extended(event)
+            case Withdrawn():
+                self._withdrawn(event)
+            case Spent():
+                self._cut(event)
+            case Decided():
+                self.version = event.version
+                self.decisions[event.scope] = event
+            case LimitsApplied():
+                self.config_rev = event.config_rev
+                self.marks.clear()  # a changed limit gives a cut conversation another chance
+            case EpochBegan():
+                self.owner_epoch = event.owner_epoch
+
+    def _held(self, event: Held) -> None:
+        if old := self.holds.get(event.replaces_rid):
+            self._hold_more(old, kept_of_replaced(old) - old.nano_usd)
+            old.input_nano_usd = old.nano_usd
+        hold = Hold(event, 0, event.input_nano_usd, event.output_tokens)
+        self.holds[event.rid] = hold
+        self._hold_more(hold, event.nano_usd)
+
+    def _hold_more(self, hold: Hold, nano_usd: NanoUSD) -> None:
+        """nano_usd: signed."""
+        hold.nano_usd += nano_usd
+        for charge in hold.held.charges:
+            self._writable(charge).held_nano_usd += nano_usd
+
+    def _writable(self, charge: Charge) -> Counter:
+        key = (charge.budget_id, charge.period_id)
+        counter = self.counters.get(key)
+        if counter is None:
+            counter = self.counters[key] = Counter()
+        return counter
+
+    def _entry(self, event: Entry) -> None:
+        priced, rid = event.usage, event.usage.usage.rid
+        if hold := self.holds.pop(rid, None):
+            self._hold_more(hold, -hold.nano_usd)
+        for charge in event.charges:
+            counter = self._writable(charge)
+            counter.list_nano_usd += priced.list_nano_usd
+            counter.cost_nano_usd += priced.cost_nano_usd
+            counter.charge_nano_usd += priced.charge_nano_usd
+        self.tombstones.pop(rid, None)
+        self.closings[rid] = _closing(event, priced, self.closings.get(rid))
+
+    def _trued_up(self, event: TruedUp) -> None:
+        hold = self.holds[event.rid]
+        # more input than its bound is taken from the output part: the whole stays as it is
+        self._hold_more(hold, -min(hold.nano_usd, max(0, hold.input_nano_usd - event.input_nano_usd)))
+        hold.input_nano_usd = event.input_nano_usd
+        hold.trued_up = True
+
+    def _extended(self, event: Extended) -> None:
+        hold = self.holds[event.rid]
+        self._hold_more(hold, event.nano_usd)
+        hold.output_tokens += event.output_tokens
+        hold.extensions[event.n] = event.output_tokens
+
+    def _withdrawn(self, event: Withdrawn) -> None:
+        if hold := self.holds.pop(event.rid, None):
+            self._hold_more(hold, -hold.nano_usd)
+        while self.tombstones and next(iter(self.tombstones.values())) < event.at - TOMBSTONE_MICROS:
+            del self.tombstones[next(iter(self.tombstones))]
+        self.tombstones[event.rid] = event.at
+
+    def _cut(self, event: Spent) -> None:
+        while self.marks and next(iter(self.marks.values())).until < event.until - TOMBSTONE_MICROS:
+            del self.marks[next(iter(self.marks))]
+        self.marks[mark_key(event.key, event.session, event.agent, event.body_digest)] = Mark(
+            event.budget_id, event.until
+        )
+
+
+def kept_of_replaced(hold: Hold) -> NanoUSD:
+    """What a replaced attempt keeps: its input, once the provider has begun an answer and so bills it; else nothing."""
+    return min(hold.nano_usd, hold.input_nano_usd) if hold.trued_up else 0
+
+
+def mark_key(key: str, session: str, agent: str, body_digest: bytes) -> tuple[str, str, str]:
+    """Who is refused after a cut: the conversation; without a session, the same body."""
+    return (key, session, agent) if session else (key, "", body_digest.hex())
+
+
+def _closing(event: Entry, priced: UsagePriced, before: Closing | None) -> Closing:
+    """A correction's amounts and lines are differences, so the sum of all entries is what stands."""
+    n = before.n + 1 if before else 0
+    if priced.usage.kind == "settled":
+        return Closing("settled", n) if n else SETTLED
+    before = before or SETTLED
+    return Closing(
+        kind=priced.usage.kind,
+        n=n,
+        charges=event.charges,
+        admitted_at=event.admitted_at,
+        list_nano_usd=before.list_nano_usd + priced.list_nano_usd,
+        cost_nano_usd=before.cost_nano_usd + priced.cost_nano_usd,
+        charge_nano_usd=before.charge_nano_usd + priced.charge_nano_usd,
+        lines=before.lines + priced.lines,
+    )

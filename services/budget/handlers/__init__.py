@@ -1,0 +1,1 @@
+"""The shell: what arrives on the bus, one owner's loop, and what goes out again."""

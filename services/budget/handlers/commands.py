@@ -1,0 +1,129 @@
+"""What may be asked of the owner on the bus: decode, let it decide, encode."""
+
+import asyncio
+
+import structlog
+
+from services.budget.core import blocks
+from services.budget.core.step import Close
+from services.budget.handlers.owner import Owner
+from services.budget.handlers.rulebook import Rulebook
+from shared.bus import Bus
+from shared.contracts.budget import (
+    BALANCES,
+    CUT,
+    EXTEND,
+    RESERVE,
+    TRUEUP,
+    WITHDRAW,
+    Balances,
+    BalancesAsked,
+    Cut,
+    Done,
+    Extend,
+    Reserve,
+    TrueUp,
+    Verdict,
+    Withdraw,
+)
+from shared.contracts.message import Decoder, encode
+from shared.contracts.pricing import USAGE_PRICED, UsagePriced
+from shared.contracts.streams import LEDGER, PRICED, Position
+from shared.errors import Unavailable
+
+log = structlog.get_logger()
+
+MOST_BALANCES = 1_000  # about 300 bytes each; a message may have 1 MiB
+_reserve = Decoder(Reserve)
+_withdraw = Decoder(Withdraw)
+_extend = Decoder(Extend)
+_cut = Decoder(Cut)
+_true_up = Decoder(TrueUp)
+_balances = Decoder(BalancesAsked)
+_priced = Decoder(UsagePriced)
+
+
+class Commands:
+    """The subjects of one shard."""
+
+    def __init__(self, owner: Owner, rulebook: Rulebook, shard: str, config_wait_seconds: float) -> None:
+        self._owner = owner
+        self._rulebook = rulebook
+        self._shard = shard
+        self._config_wait = config_wait_seconds
+
+    async def subscribe(self, bus: Bus) -> None:
+        """Take requests from now on."""
+        for subject, handler in (
+            (RESERVE, self.reserve),
+            (WITHDRAW, self.withdraw),
+            (EXTEND, self.extend),
+            (CUT, self.cut),
+            (TRUEUP, self.true_up),
+            (BALANCES, self.balances),
+        ):
+            await bus.subscribe(subject.format(shard=self._shard), handler)
+        # subscribing does not wait for the broker, but what is asked after it on the same connection is answered after it
+        await bus.end(LEDGER)
+
+    async def follow_priced(self, bus: Bus) -> None:
+        """Book what was priced, from where the ledger stands; start it as a task, it runs for ever."""
+        position = self._owner.state.priced
+        async for messages in bus.follow(PRICED, USAGE_PRICED.format(shard=self._shard), position.seq):
+            await self._owner.feed(
+                (
+                    Close(_priced.decode(stored.data), Position(log_id=position.log_id, seq=stored.seq)),
+                    len(stored.data),
+                )
+                for stored in messages
+            )
+
+    async def reserve(self, data: bytes) -> bytes:
+        ask = _reserve.decode(data)
+        try:
+            async with asyncio.timeout(self._config_wait):
+                await self._rulebook.reached(ask.config_rev)
+        except TimeoutError:
+            # silence, not a refusal: the edge asks again with the same rid
+            raise Unavailable(f"revision {ask.config_rev} of CONFIG") from None
+        return await self._verdict(ask, len(data))
+
+    async def extend(self, data: bytes) -> bytes:
+        return await self._verdict(_extend.decode(data), len(data))
+
+    async def _verdict(self, ask: Reserve | Extend, size: int) -> bytes:
+        answer = await self._owner.ask(ask, size)
+        assert answer is not None, "RESERVE and EXTEND have verdicts"
+        return encode(Verdict(rid=ask.rid, answer=answer))
+
+    async def withdraw(self, data: bytes) -> bytes:
+        return await self._done(_withdraw.decode(data), len(data))
+
+    async def cut(self, data: bytes) -> bytes:
+        return await self._done(_cut.decode(data), len(data))
+
+    async def _done(self, ask: Withdraw | Cut, size: int) -> bytes:
+        await self._owner.ask(ask, size)
+        return encode(Done(rid=ask.rid, owner_epoch=self._owner.state.owner_epoch))
+
+    async def true_up(self, data: bytes) -> None:
+        self._owner.tell(_true_up.decode(data), len(data))
+
+    async def balances(self, data: bytes) -> bytes:
+        """From memory; a budget that was never touched has spent nothing."""
+        ask = _balances.decode(data)
+        state, catalogue, now = self._owner.state, self._rulebook.current().catalogue, self._owner.now()
+        if ask.budget_ids:
+            named = (catalogue.limit(budget_id) for budget_id in ask.budget_ids)
+            limits = [limit for limit in named if limit and ask.org in ("", limit.org)]
+        else:
+            limits = list(catalogue.listed(ask.org))
+        page = limits[ask.offset : ask.offset + min(ask.limit, MOST_BALANCES)]
+        return encode(
+            Balances(
+                items=tuple(blocks.balance(state, limit, now) for limit in page),
+                total=len(limits),
+                config_rev=catalogue.config_rev,
+                owner_epoch=state.owner_epoch,
+            )
+        )

@@ -1,0 +1,190 @@
+"""The owner's loop: decide what has arrived, write one record, and only then answer. One record at a time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+import structlog
+
+from services.budget.core import blocks
+from services.budget.core.admission import Rules
+from services.budget.core.limits import Limit
+from services.budget.core.state import State
+from services.budget.core.step import Answer, Close, Command, decide, touched
+from services.budget.handlers.rulebook import Rulebook
+from services.budget.stores import Ledger
+from shared import telemetry
+from shared.clock import Clock
+from shared.contracts.budget import Changed, Denied, Granted
+from shared.contracts.ledger import Decided, Entry, LedgerEvent, LimitsApplied
+from shared.contracts.message import Micros
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+FULL_THRESHOLD_PPM = 1_000_000
+_EVENT_BYTES = 600  # what an event adds around what it repeats of its command
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A command that waits its turn. bytes: about what its event will take in the record."""
+
+    command: Command
+    answer: "asyncio.Future[Answer] | None"
+    bytes: int
+
+
+class Step(msgspec.Struct):
+    """What one group leads to."""
+
+    events: list[LedgerEvent]
+    answers: list[tuple["asyncio.Future[Answer]", Answer]]
+    spent: set[str]
+
+
+Announce = Callable[[list[Decided], list[Changed]], None]
+
+
+class Owner:
+    """Single-threaded: commands are decided strictly one after the other, each on the state that the others left.
+
+    While a record is being written the next group gathers; so the more is asked, the more shares one write.
+    announce: told what changed for edges and consoles, after it is durable.
+    """
+
+    def __init__(
+        self, ledger: Ledger, state: State, rulebook: Rulebook, announce: Announce, clock: Clock, shard: str, group: int
+    ) -> None:
+        self.state = state
+        self._ledger = ledger
+        self._rulebook = rulebook
+        self._announce = announce
+        self._clock = clock
+        self._shard = shard
+        self._group_bytes = group
+        self._queue: deque[Asked] = deque()
+        self._wake = rulebook.changed
+        self._room = asyncio.Event()
+        self._room.set()
+        self._alerts = blocks.Alerts()
+        self._last_tick = self._latest = 0
+
+    def now(self) -> Micros:
+        """The owner's clock, which never runs backwards: periods and thresholds would flicker."""
+        self._latest = max(self._latest, self._clock())
+        return self._latest
+
+    async def ask(self, command: Command, size: int) -> Answer:
+        """The answer, once it is durable."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._put(Asked(command, future, size + _EVENT_BYTES))
+        return await future
+
+    def tell(self, command: Command, size: int = 0) -> None:
+        """Without an answer."""
+        self._put(Asked(command, None, size + _EVENT_BYTES))
+
+    async def feed(self, closes: Iterable[tuple[Close, int]]) -> None:
+        """Records of PRICED with their sizes, in order; waits while many are queued already."""
+        for close, size in closes:
+            await self._room.wait()
+            self.tell(close, size)
+
+    def _put(self, asked: Asked) -> None:
+        self._queue.append(asked)
+        if len(self._queue) > 1_000:
+            self._room.clear()
+        self._wake.set()
+
+    def tick(self) -> None:
+        """Look whether periods have rolled, even when nobody asks."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever; ends with Overtaken when another owner lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while True:
+                rules, now = self._rulebook.current(), self.now()
+                step = self._decide(rules, now)
+                if step.events:
+                    await self._ledger.append(self.state, step.events, now)
+                self._answer(step)
+                self._tell(rules, step, now)
+                if not self._queue:
+                    break
+            telemetry.budget_holds.set(len(self.state.holds))
+
+    def _decide(self, rules: Rules, now: Micros) -> Step:
+        step = Step([], [], set())
+        scopes = set(self._due_scopes(rules, now))
+        if self.state.config_rev != rules.catalogue.config_rev:
+            self._apply(step, LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
+            scopes = {*rules.catalogue.by_scope, *self.state.decisions}
+        room = self._group_bytes
+        while self._queue and (room > self._queue[0].bytes or not step.events):
+            asked = self._queue.popleft()
+            room -= asked.bytes
+            event, answer = decide(self.state, rules, asked.command, self._shard, now)
+            if event is not None:
+                step.events.append(event)
+                step.spent.update(touched(event))
+            if asked.answer is not None:
+                step.answers.append((asked.answer, answer))
+        if len(self._queue) <= 1_000:
+            self._room.set()
+        scopes.update(limit.block_scope for limit in _limits(rules, step.spent))
+        for decided in blocks.due(self.state, rules, scopes, now):
+            self._apply(step, decided)
+        return step
+
+    def _apply(self, step: Step, event: LedgerEvent) -> None:
+        self.state.apply(event)
+        step.events.append(event)
+
+    def _due_scopes(self, rules: Rules, now: Micros) -> list[str]:
+        """Once a second: blocks that a new period may lift."""
+        if now - self._last_tick < TICK_SECONDS * 1_000_000:
+            return []
+        self._last_tick = now
+        return blocks.blocked(self.state)
+
+    def _answer(self, step: Step) -> None:
+        for future, answer in step.answers:
+            if not future.done():  # its caller may have gone
+                future.set_result(answer)
+            if isinstance(answer, Denied):
+                telemetry.budget_verdicts.labels("denied", answer.reason).inc()
+            elif isinstance(answer, Granted):
+                telemetry.budget_verdicts.labels("granted", "").inc()
+
+    def _tell(self, rules: Rules, step: Step, now: Micros) -> None:
+        decided = [event for event in step.events if isinstance(event, Decided)]
+        limits = _limits(rules, step.spent)
+        changed = [found for limit in limits if (found := self._alerts.crossed(self.state, limit, now))]
+        for event in decided:
+            log.info("budget.decided", scope=event.scope, state=event.state, budget_id=event.budget_id)
+            if limit := rules.catalogue.limit(event.budget_id):
+                threshold = FULL_THRESHOLD_PPM if event.state == "block" else 0
+                changed.append(Changed(balance=blocks.balance(self.state, limit, now), threshold_ppm=threshold, at=now))
+        for entry in step.events:
+            if isinstance(entry, Entry):
+                _log_entry(entry)
+        if decided or changed:
+            self._announce(decided, changed)
+
+
+def _limits(rules: Rules, budget_ids: Iterable[str]) -> list[Limit]:
+    return [limit for budget_id in budget_ids if (limit := rules.catalogue.limit(budget_id))]
+
+
+def _log_entry(entry: Entry) -> None:
+    """Only what somebody should look at."""
+    usage = entry.usage.usage
+    if entry.overrun_nano_usd:
+        telemetry.budget_overruns.inc()
+        log.warning("budget.overrun", rid=usage.rid, overrun_nano_usd=entry.overrun_nano_usd, model=usage.wire_model)
+    if entry.kind in ("expired", "correction"):
+        log.info("budget.entry_booked", event_id=entry.event_id, kind=entry.kind, nano_usd=entry.usage.cost_nano_usd)

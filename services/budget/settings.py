@@ -1,0 +1,31 @@
+"""What the environment can set, as BUDGET_<FIELD> and BUDGET_BUS_<FIELD>."""
+
+import msgspec
+
+from shared.bus import BusSettings
+from shared.contracts.budget import DEFAULT_SHARD
+
+PREFIX = "BUDGET"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """http_port: 0 takes any free one. shard: the part of the world this owner decides.
+
+    allow_unsynced_broker: start although the broker acknowledges before it writes to disk, so that a power cut loses money.
+    absent_seconds: how long a hold may be missing from its edge's inventory before it becomes provisional spend.
+    config_wait_seconds: how long a RESERVE waits for the revision of CONFIG it was admitted under.
+    group_bytes: how much may go into one record of the ledger; the broker takes 1 MiB.
+    ack_seconds: how long an edge may take to acknowledge a decision before it is told again.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    ready_file: str = ""
+    log_level: str = "info"
+    bus: BusSettings = BusSettings()
+    shard: str = DEFAULT_SHARD
+    allow_unsynced_broker: bool = False
+    absent_seconds: float = 60.0
+    config_wait_seconds: float = 2.0
+    group_bytes: int = 400_000
+    ack_seconds: float = 1.0

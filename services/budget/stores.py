@@ -1,0 +1,191 @@
+"""The outside world: the ledger that one owner may write, and what else is kept on the bus."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+import nats.errors
+import nats.js.errors
+import structlog
+from ulid import ULID
+
+from services.budget.core.state import State
+from shared import telemetry
+from shared.bus import Bus, Stored
+from shared.contracts.budget import Decision
+from shared.contracts.edge import USAGE_RECORDED
+from shared.contracts.ledger import LEDGER_COMMITTED, Commit, EpochBegan, LedgerEvent
+from shared.contracts.message import Decoder, Micros, UnknownVersion, encode
+from shared.contracts.pricing import USAGE_PRICED, UsagePriced
+from shared.contracts.streams import DECISIONS, EDGES, LEDGER, PRICED, USAGE, Position
+from shared.errors import Overtaken, Unavailable
+
+log = structlog.get_logger()
+
+NO_RECORD = bytes(32)  # digest of what came before the first record
+RETRY_SECONDS = 0.1
+REPLAY_BATCH = 2_000
+_commit = Decoder(Commit)
+_priced = Decoder(UsagePriced)
+_decision = Decoder(Decision)
+
+
+class LogUnfit(OSError):
+    """A log is not the one that the ledger was written beside, or is broken: a person must look. Ends the start in one line."""
+
+
+class Ledger:
+    """The shard's log. Only the process that wrote the last record can write the next: everyone else is Overtaken.
+
+    seq: of the last record in LEDGER, 0 before the first. digest: of its bytes.
+    """
+
+    def __init__(self, bus: Bus, shard: str) -> None:
+        self._bus = bus
+        self._shard = shard
+        self._subject = LEDGER_COMMITTED.format(shard=shard)
+        # another owner may reach the same sequence with the same epoch: its record must not pass for ours
+        self._incarnation = str(ULID())
+        self.seq = 0
+        self.digest = NO_RECORD
+
+    async def replay(self) -> State:
+        """Fold everything there is. Raises LogUnfit where a record's digest of its predecessor does not hold."""
+        state = State()
+        last = await self._bus.last(LEDGER, self._subject)
+        if last is None:
+            return state
+        async for stored in self._records(last.seq):
+            commit = _commit.decode(stored.data)
+            if commit.digest != self.digest:
+                raise LogUnfit(f"ledger record {stored.seq} does not follow the one before it: its digest differs")
+            state.fold(commit)
+            self.seq, self.digest = stored.seq, hashlib.sha256(stored.data).digest()
+        return state
+
+    async def _records(self, up_to: int) -> AsyncIterator[Stored]:
+        async with aclosing(self._bus.follow(LEDGER, self._subject, batch=REPLAY_BATCH)) as lists:  # type: ignore[type-var]  # an async generator behind its interface
+            async for messages in lists:
+                for stored in messages:
+                    yield stored
+                if messages[-1].seq >= up_to:
+                    return
+
+    async def begin(self, state: State, priced: Position, now: Micros) -> None:
+        """Take the shard: from here on the owner before us can write no more."""
+        began = EpochBegan(owner_epoch=state.owner_epoch + 1, at=now)
+        state.apply(began)
+        state.priced = priced
+        await self.append(state, [began], now)
+
+    async def append(self, state: State, events: Sequence[LedgerEvent], now: Micros) -> None:
+        """Store one record durably, however long the broker is away. Raises Overtaken when another owner lives."""
+        record = encode(
+            Commit(
+                shard=self._shard,
+                owner_epoch=state.owner_epoch,
+                at=now,
+                digest=self.digest,
+                priced=state.priced,
+                events=tuple(events),
+            )
+        )
+        began = time.perf_counter()
+        self.seq = await self._store(record)
+        self.digest = hashlib.sha256(record).digest()
+        telemetry.budget_commits.inc()
+        telemetry.budget_commit_seconds.observe(time.perf_counter() - began)
+
+    async def _store(self, record: bytes) -> int:
+        """The same bytes, id and expected sequence until the broker says what became of them."""
+        msg_id = f"{self._incarnation}:{self.seq}"
+        while True:
+            try:
+                return await self._bus.append(self._subject, record, msg_id=msg_id, expected_last_seq=self.seq)
+            except Unavailable:
+                log.warning("budget.commit_retried", after_seq=self.seq)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Overtaken:
+                if stored := await self._ours(record):
+                    return stored
+                raise
+
+    async def _ours(self, record: bytes) -> int:
+        """Sequence of the last record if it is this one, stored by an attempt that looked lost; else 0."""
+        while True:
+            try:
+                last = await self._bus.last(LEDGER, self._subject)
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return last.seq if last and last.data == record else 0
+
+
+async def priced_after(bus: Bus, state: State) -> Position:
+    """Where to go on in PRICED. Raises LogUnfit when that log was made anew or has lost records we have applied."""
+    end = await bus.end(PRICED)
+    if state.priced.log_id and state.priced.log_id != end.log_id:
+        raise LogUnfit(
+            f"PRICED was made anew ({end.log_id}) since the ledger was written ({state.priced.log_id}); "
+            "restore it, or begin with an empty LEDGER"
+        )
+    if state.priced.seq > end.seq:
+        raise LogUnfit(f"PRICED ends at {end.seq}, but the ledger has applied {state.priced.seq} records of it")
+    return Position(log_id=end.log_id, seq=state.priced.seq)
+
+
+async def closings_under_way(bus: Bus, shard: str, state: State) -> bool:
+    """Whether usage was recorded that has not reached the ledger yet: then a silent attempt may have ended in it."""
+    usage = await bus.last(USAGE, USAGE_RECORDED.format(shard=shard))
+    if usage is None:
+        return False
+    priced = await bus.last(PRICED, USAGE_PRICED.format(shard=shard))
+    if priced is None or priced.seq > state.priced.seq:
+        return True
+    return usage.seq > _priced.decode(priced.data).usage_at.seq
+
+
+async def registered_edges(bus: Bus) -> list[str]:
+    """Edges that have written themselves into EDGES."""
+    bucket = await bus.bucket(EDGES)
+    try:
+        return await bucket.keys()
+    except nats.js.errors.NoKeysError:
+        return []
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable("bus") from error
+
+
+def decision_key(scope: str) -> str:
+    """A scope as a key of DECISIONS, which may not have colons."""
+    return scope.replace(":", ".")
+
+
+async def keep_decision(bus: Bus, decision: Decision) -> None:
+    """The last value per scope, for edges that connect later."""
+    bucket = await bus.bucket(DECISIONS)
+    try:
+        await bucket.put(decision_key(decision.scope), encode(decision))
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable("bus") from error
+
+
+async def kept_decisions(bus: Bus) -> dict[str, Decision]:
+    """What edges that connect now are told, by scope."""
+    bucket = await bus.bucket(DECISIONS)
+    found: dict[str, Decision] = {}
+    try:
+        for key in await bucket.keys():
+            value = (await bucket.get(key)).value
+            if value:
+                decision = _decision.decode(value)
+                found[decision.scope] = decision
+    except nats.js.errors.NoKeysError:
+        return {}
+    except UnknownVersion as error:
+        raise LogUnfit(f"DECISIONS was written by a newer release: {error}") from error
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable("bus") from error
+    return found

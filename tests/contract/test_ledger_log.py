@@ -1,0 +1,130 @@
+"""The ledger of every release must replay for ever: one recorded log, each kind of event in it, and what it comes to.
+
+`python -m tests.contract.test_ledger_log` records anew, which is only right before anybody has stored such a log.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import msgspec
+
+from services.budget.core import blocks
+from services.budget.core.state import State
+from services.budget.core.step import Expire
+from services.budget.stores import NO_RECORD
+from shared.contracts.budget import Cut, Extend, TrueUp, Withdraw
+from shared.contracts.ledger import Commit, EpochBegan, LedgerEvent, LimitsApplied
+from shared.contracts.message import Decoder, encode
+from tests.fixtures.budget import NOW, PRINCIPAL, USD, Desk, ask, organisation, rule, usage
+
+CORPUS = Path(__file__).parent / "examples" / "ledger-log-1.jsonl"
+_commit = Decoder(Commit)
+
+
+def recorded() -> tuple[list[bytes], dict[str, object]]:
+    """The records as they were stored, and the summary that was written beside them."""
+    head, *lines = CORPUS.read_text().splitlines()
+    return [base64.b64decode(line) for line in lines], json.loads(head)
+
+
+def summary(state: State) -> dict[str, object]:
+    """What a replay comes to, in plain values."""
+    return {
+        "counters": {
+            f"{budget_id} {period_id}": [
+                counter.list_nano_usd,
+                counter.cost_nano_usd,
+                counter.charge_nano_usd,
+                counter.held_nano_usd,
+            ]
+            for (budget_id, period_id), counter in state.counters.items()
+        },
+        "holds": {rid: [hold.nano_usd, hold.input_nano_usd, hold.output_tokens] for rid, hold in state.holds.items()},
+        "closings": {rid: [closing.kind, closing.n] for rid, closing in state.closings.items()},
+        "tombstones": list(state.tombstones),
+        "decisions": {scope: [decided.state, decided.version] for scope, decided in state.decisions.items()},
+        "marks": len(state.marks),
+        "config_rev": state.config_rev,
+        "owner_epoch": state.owner_epoch,
+        "priced": [state.priced.log_id, state.priced.seq],
+    }
+
+
+def replayed(records: list[bytes]) -> State:
+    state = State()
+    for record in records:
+        state.fold(_commit.decode(record))
+    return state
+
+
+def test_the_recorded_ledger_replays_to_what_it_came_to_then() -> None:
+    records, expected = recorded()
+    assert summary(replayed(records)) == expected
+
+
+def test_every_kind_of_event_is_in_the_recorded_ledger() -> None:
+    records, _ = recorded()
+    kinds = {type(event) for record in records for event in _commit.decode(record).events}
+    assert kinds == set(LedgerEvent.__args__)
+
+
+def test_the_recorded_ledger_is_chained() -> None:
+    digest = NO_RECORD
+    for record in recorded()[0]:
+        assert _commit.decode(record).digest == digest
+        digest = hashlib.sha256(record).digest()
+
+
+def test_a_commit_of_a_later_release_with_more_fields_is_read() -> None:
+    record = recorded()[0][1]
+    longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(record), "a field of tomorrow"])
+    assert _commit.decode(longer) == _commit.decode(record)
+
+
+def _play(desk: Desk) -> None:
+    """Something of everything."""
+    desk.grant(ask("settled"))
+    desk.close(usage("settled"))
+    desk.grant(ask("expired", text_bytes=10_000))
+    desk.do(Expire("expired"))
+    desk.close(usage("expired", kind="recovered", nano_usd=7_000_000))
+    desk.close(usage("expired", nano_usd=3_000_000))
+    desk.grant(ask("live", text_bytes=50_000, session="s", agent="a"))
+    desk.do(TrueUp(rid="live", input_tokens=9_000, nano_usd=9_000_000))
+    desk.do(Extend(rid="live", n=1, output_tokens=100))
+    desk.do(Cut(rid="live", budget_id="key:key:month", principal=PRINCIPAL, session="s", agent="a"))
+    desk.grant(ask("gone"))
+    desk.do(Withdraw(rid="gone", edge="e1", epoch=1))
+    desk.close(usage("ungoverned", nano_usd=6 * USD, ungoverned=True))
+
+
+def _record() -> None:
+    desk = Desk(organisation(team=[rule("team", 50, "day", basis="list")], key=[rule("key", 6)]))
+    for event in (EpochBegan(owner_epoch=1, at=NOW), LimitsApplied(config_rev=1, at=NOW)):
+        desk.state.apply(event)
+        desk.log.append(event)
+    _play(desk)
+    for decided in blocks.due(desk.state, desk.rules, ["team:team", "key:key"], NOW):
+        desk.state.apply(decided)
+        desk.log.append(decided)
+    digest, records = NO_RECORD, []
+    for start in range(0, len(desk.log), 3):
+        commit = Commit(
+            shard="0",
+            owner_epoch=1,
+            at=NOW,
+            digest=digest,
+            priced=desk.state.priced,
+            events=tuple(desk.log[start : start + 3]),
+        )
+        records.append(encode(commit))
+        digest = hashlib.sha256(records[-1]).digest()
+    CORPUS.parent.mkdir(exist_ok=True)
+    lines = [json.dumps(summary(replayed(records))), *(base64.b64encode(record).decode() for record in records)]
+    CORPUS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    _record()
