@@ -1,0 +1,1 @@
+"""The chain and what goes into it, pure."""

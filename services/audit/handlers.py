@@ -1,0 +1,131 @@
+"""Follows what decides and what changes, and writes it down page by page."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import structlog
+
+from services.audit.core.chain import Read, Tail, pages
+from services.audit.core.entries import ConfigChanges, log_replaced, of_commit, of_request
+from services.audit.settings import Settings
+from services.audit.stores import Chain
+from shared import telemetry
+from shared.bus import Bus, Stored
+from shared.clock import Clock
+from shared.contracts.audit import AuditEntry
+from shared.contracts.config import ConfigChanged
+from shared.contracts.edge import RequestCompleted
+from shared.contracts.ledger import LEDGER_COMMITTED, Commit
+from shared.contracts.message import Decoder
+from shared.contracts.streams import CONFIG, LEDGER, REQUESTS, STREAMS, Position
+
+log = structlog.get_logger()
+
+SOURCES = (LEDGER, REQUESTS, CONFIG)
+WAITING = 20  # lists of messages read ahead
+
+_commit = Decoder(Commit)
+_completed = Decoder(RequestCompleted)
+_changed = Decoder(ConfigChanged)
+
+Convert = Callable[[bytes, int], tuple[AuditEntry, ...] | None]
+"""(message, sequence) -> its entries; None: not yet to be counted as read."""
+
+
+class Recorder:
+    """One per chain. The chain itself is the record of progress: what a page says was read is read no more."""
+
+    def __init__(self, bus: Bus, settings: Settings, clock: Clock) -> None:
+        self._bus, self._settings, self._clock = bus, settings, clock
+        self._chain = Chain(bus, settings.shard)
+        self._queue: asyncio.Queue[list[Read]] = asyncio.Queue(WAITING)
+        self._tail = Tail()
+        self._written: dict[tuple[str, int], int] = {}
+        self._config = ConfigChanges()
+        self.started = asyncio.Event()
+
+    async def run(self) -> None:
+        """For ever. Raises Overtaken when another audit writes this chain."""
+        self._tail, self._written = await self._chain.resume()
+        replaced = await self._check_logs()
+        self.started.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in SOURCES:
+                    group.create_task(self._read(source), name=source)
+                group.create_task(self._write(replaced), name="write")
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from failed  # the first is the cause; the others were cancelled for it
+
+    async def _check_logs(self) -> list[Read]:
+        """A log that is another one than before is read from its beginning, and that is told in the chain."""
+        replaced: list[Read] = []
+        read = dict(self._tail.read)
+        for source in SOURCES:
+            now, before = await self._bus.end(source), read.get(source, Position())
+            if before.log_id not in ("", now.log_id):
+                log.error("audit.log_replaced", source=source, covered=before.seq)
+                entry = log_replaced(source, before.log_id, now.log_id, before.seq, self._clock())
+                read[source] = Position(log_id=now.log_id)
+                replaced.append(Read(source=source, position=read[source], entries=(entry,)))
+            elif not before.log_id:
+                read[source] = Position(log_id=now.log_id, seq=before.seq)
+        self._tail = msgspec.structs.replace(self._tail, read=read)
+        return replaced
+
+    async def _read(self, source: str) -> None:
+        position = self._tail.read[source]
+        subject = LEDGER_COMMITTED.format(shard=self._settings.shard) if source == LEDGER else STREAMS[source]
+        # CONFIG is folded from its beginning: only the state before a change tells what it changed
+        after = 0 if source == CONFIG else position.seq
+        async for messages in self._bus.follow(source, subject, after):
+            found = [read for stored in messages if (read := self._one(source, position, stored)) is not None]
+            if found:
+                await self._queue.put(found)
+
+    def _one(self, source: str, start: Position, stored: Stored) -> Read | None:
+        entries = self._convert(source)(stored.data, stored.seq)
+        if entries is None or stored.seq <= start.seq:
+            return None
+        known = self._written.pop((source, stored.seq), 0)  # written before a crash, of a message cut in two
+        position = Position(log_id=start.log_id, seq=stored.seq)
+        return Read(source=source, position=position, entries=entries[known:])
+
+    def _convert(self, source: str) -> Convert:
+        if source == LEDGER:
+            return lambda data, seq: of_commit(_commit.decode(data), seq)
+        if source == REQUESTS:
+            return lambda data, seq: of_request(_completed.decode(data), seq)
+        return lambda data, seq: self._config.fold(_changed.decode(data), seq)
+
+    async def _write(self, replaced: list[Read]) -> None:
+        if replaced:
+            await self._append(replaced)
+        async for batch in self._batches():
+            await self._append(batch)
+
+    async def _append(self, batch: list[Read]) -> None:
+        made = pages(self._tail, self._settings.shard, batch, self._clock())
+        for data, tail in made:
+            await self._chain.append(data, tail)
+            self._tail = tail
+            telemetry.audit_pages.inc()
+        # what gave no entry needs no page: it is read again after a restart, and gives none again
+        read = self._tail.read | {one.source: one.position for one in batch}
+        self._tail = msgspec.structs.replace(self._tail, read=read)
+
+    async def _batches(self) -> AsyncIterator[list[Read]]:
+        """What came within flush_interval_ms of the first entry, or enough to flush."""
+        while True:
+            batch = await self._queue.get()
+            count = sum(len(read.entries) for read in batch)
+            try:
+                async with asyncio.timeout(self._settings.flush_interval_ms / 1000):
+                    while count < self._settings.flush_entries:
+                        more = await self._queue.get()
+                        batch += more
+                        count += sum(len(read.entries) for read in more)
+            except TimeoutError:
+                pass
+            yield batch
