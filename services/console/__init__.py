@@ -1,0 +1,1 @@
+"""Console: the admin API and its page; owns the organisation."""

@@ -1,0 +1,1 @@
+"""The world outside the console: CONFIG, the ledger's owner, ClickHouse."""
