@@ -1,0 +1,183 @@
+"""Joins the edge's parts: bus, organisation, spool, owner, presence, upstream connections, and the server in front."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from services.edge.core.repeats import Repeats
+from services.edge.handlers.dispatch import Dispatcher
+from services.edge.handlers.request import Limits
+from services.edge.handlers.server import Server
+from services.edge.handlers.wiring import Wiring
+from services.edge.settings import Settings
+from services.edge.stores.catalogue import Catalogue
+from services.edge.stores.credentials import Credentials
+from services.edge.stores.owner import Owner
+from services.edge.stores.presence import Presence
+from services.edge.stores.publisher import Publisher
+from services.edge.stores.spool import Spool
+from services.edge.stores.upstream import UpstreamPool
+from shared import clock, telemetry
+from shared.bus import Bus, open_bus
+from shared.bus.config import ConfigFollower
+from shared.service import PORTS, READY, new_app, watch
+
+SETTINGS = web.AppKey("settings", Settings)
+BUS = web.AppKey("bus", Bus)
+CONFIG = web.AppKey("config", ConfigFollower)
+SPOOL = web.AppKey("spool", Spool)
+PUBLISHER = web.AppKey("publisher", Publisher)
+OWNER = web.AppKey("owner", Owner)
+PRESENCE = web.AppKey("presence", Presence)
+POOL = web.AppKey("pool", UpstreamPool)
+CATALOGUE = web.AppKey("catalogue", Catalogue)
+SERVER = web.AppKey("server", Server)
+
+FLUSH_SECONDS = 5.0
+"""How long a stopping edge waits for the broker; what is left is in the spool and goes out at the next start."""
+
+
+def build_app(settings: Settings) -> web.Application:
+    app = new_app()
+    app[SETTINGS] = settings
+    app.cleanup_ctx.append(bus)  # opened first, closed last
+    app.cleanup_ctx.append(config)
+    app.cleanup_ctx.append(spool)
+    app.cleanup_ctx.append(publisher)
+    app.cleanup_ctx.append(owner)
+    app.cleanup_ctx.append(presence)
+    app.cleanup_ctx.append(catalogue)
+    app.cleanup_ctx.append(upstream)
+    app.cleanup_ctx.append(server)  # drained before anything that its requests need goes
+    return app
+
+
+async def bus(app: web.Application) -> AsyncIterator[None]:
+    async with open_bus(app[SETTINGS].bus, "edge") as opened:
+        app[BUS] = opened
+        yield
+
+
+async def config(app: web.Application) -> AsyncIterator[None]:
+    follower = app[CONFIG] = ConfigFollower(app[BUS])
+    task = asyncio.create_task(follower.run(), name="config")
+    watch(app, task)
+    await follower.caught_up()
+    yield
+    await _stop(task)
+
+
+async def spool(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    opened = app[SPOOL] = Spool(
+        Path(settings.data_dir),
+        settings.shard,
+        segment_bytes=settings.spool_segment_bytes,
+        reserve_bytes=settings.spool_reserve_bytes,
+    )
+    await asyncio.to_thread(opened.open)
+    telemetry.edge_spool_records.set_function(lambda: len(opened.outbox))
+    yield
+    await opened.close()
+
+
+async def publisher(app: web.Application) -> AsyncIterator[None]:
+    running = app[PUBLISHER] = Publisher(app[BUS], app[SPOOL], app[SETTINGS].publish_window_records)
+    task = asyncio.create_task(running.run(), name="publisher")
+    watch(app, task)
+    yield
+    try:
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await running.flush()
+    except TimeoutError:
+        pass  # the broker is away; see FLUSH_SECONDS
+    await _stop(task)
+
+
+async def owner(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    asked = app[OWNER] = Owner(
+        app[BUS],
+        app[SPOOL].identity,
+        queue_seconds=settings.queue_seconds,
+        deadline_ms=settings.reserve_deadline_ms,
+        first_tries=settings.reserve_first_tries,
+    )
+    await asked.open()
+    yield
+    await asked.close()
+
+
+async def presence(app: web.Application) -> AsyncIterator[None]:
+    spool_ = app[SPOOL]
+    present = app[PRESENCE] = Presence(
+        app[BUS],
+        spool_.identity,
+        live=lambda: spool_.live,
+        config_rev=lambda: app[CONFIG].directory.config_rev,
+        spool_records=lambda: len(spool_.outbox),
+        interval_seconds=app[SETTINGS].status_interval_seconds,
+    )
+    await present.open()
+    task = asyncio.create_task(present.run(), name="presence")
+    watch(app, task)
+    yield
+    await _stop(task)
+    await present.close()
+
+
+async def catalogue(app: web.Application) -> AsyncIterator[None]:
+    known = app[CATALOGUE] = Catalogue(app[BUS])
+    task = asyncio.create_task(known.run(), name="catalogue")
+    watch(app, task)
+    yield
+    await _stop(task)
+
+
+async def upstream(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    pool = app[POOL] = UpstreamPool(
+        settings.upstream_connect_timeout_seconds,
+        settings.upstream_keep_alive_seconds,
+        settings.upstream_max_idle_connections,
+    )
+    yield
+    await pool.close()
+
+
+async def server(app: web.Application) -> AsyncIterator[None]:
+    settings, spool_ = app[SETTINGS], app[SPOOL]
+    dispatcher = Dispatcher(_wiring(app))
+    limits = Limits(
+        body_bytes=settings.max_body_bytes, header_bytes=settings.max_header_bytes, headers=settings.max_header_count
+    )
+    running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
+    app[READY] = lambda: not running.draining and not spool_.failed
+    app[PORTS]["edge"] = await running.listen(settings.listen_host, settings.listen_port, settings.listen_backlog)
+    yield
+    app[PRESENCE].drain()
+    await running.drain(settings.drain_seconds)
+    await dispatcher.finished()
+
+
+def _wiring(app: web.Application) -> Wiring:
+    return Wiring(
+        settings=app[SETTINGS],
+        me=app[SPOOL].identity,
+        clock=clock.now,
+        directory=app[CONFIG].directory,
+        spool=app[SPOOL],
+        owner=app[OWNER],
+        presence=app[PRESENCE],
+        credentials=Credentials(),
+        pool=app[POOL],
+        catalogue=app[CATALOGUE],
+        repeats=Repeats(),
+    )
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,146 @@
+"""What the owner's `Denied` says to a person: which budget, how much of it is used, when it resets, whom to ask."""
+
+from datetime import UTC, datetime
+
+from services.edge.core.refusals import Limit, Refusal
+from shared.contracts.budget import Denied
+from shared.contracts.config import Key
+from shared.directory import Directory
+
+PERIODS = {"hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly", "quarter": "quarterly"} | {
+    "year": "yearly",
+    "total": "total",
+}
+SCOPES = {"org": "organisation", "provider_config": "provider"}
+POOLED = ("org", "customer", "team")  # their budgets are shared by many keys
+LONGEST_BUSY_SECONDS = 60  # above it the client gives up at once instead of waiting (contract 3.3)
+
+
+def refusal(denied: Denied, directory: Directory, now: int, *, model: str, stream: bool) -> Refusal:
+    """now: microseconds. model: as asked for; stream: a request that does not stream can be told a way out."""
+    match denied.reason:
+        case "spent":
+            return _spent(denied, directory, now, stream)
+        case "busy":
+            return _busy(denied, directory, now)
+        case "unpriced":
+            text = f"Model '{model}' has no price yet, and a budget of this key does not allow unpriced models."
+            return Refusal(reason="invalid", code="unpriced", message=text + _ask(denied.contact))
+        case "unboundable":
+            text = (
+                "The cost of this request cannot be bounded (inputs by URL or file, or tools that the provider runs), "
+                f"and {budget_name(denied.budget_id, directory)} does not allow that."
+            )
+            return Refusal(reason="invalid", code="unboundable", message=text + _ask(denied.contact))
+        case "unknown":
+            return Refusal(reason="authentication", code="unknown", message="This key no longer exists.")
+    return Refusal(
+        reason="unavailable",
+        code=denied.reason,
+        message="The gateway could not admit this request; nothing was sent to the provider.",
+        retry_after_s=1,
+    )
+
+
+def _spent(denied: Denied, directory: Directory, now: int, stream: bool) -> Refusal:
+    left = denied.limit_nano_usd - denied.spent_nano_usd
+    text = f"Budget exceeded: {_used(denied, directory)}"
+    if 0 < left < denied.need_nano_usd:
+        text += f", and this request could cost {dollars(denied.need_nano_usd, up=True)}"
+        if not stream:
+            text += " (lower max_tokens, or stream)"
+    text += f"; {_resets(denied.resets_at)}."
+    return Refusal(
+        reason="spent",
+        code=denied.reason,
+        message=text + _ask(denied.contact),
+        retry_after_s=_until(denied, now),
+        limit=_limit(denied),
+    )
+
+
+def _busy(denied: Denied, directory: Directory, now: int) -> Refusal:
+    wait = min(LONGEST_BUSY_SECONDS, max(1, denied.retry_after_s))
+    text = (
+        f"Budget busy: {_used(denied, directory)}, and {dollars(denied.held_nano_usd)} is held for requests in flight; "
+        f"retry at {clock(now + wait * 1_000_000)} UTC ({wait} s)."
+    )
+    return Refusal(
+        reason="busy", code=denied.reason, message=text + _ask(denied.contact), retry_after_s=wait, limit=_limit(denied)
+    )
+
+
+def _limit(denied: Denied) -> Limit:
+    scope, _, period = split_budget_id(denied.budget_id)
+    taken = denied.spent_nano_usd + denied.held_nano_usd
+    ppm = taken * 1_000_000 // denied.limit_nano_usd if denied.limit_nano_usd > 0 else 1_000_000
+    return Limit(
+        budget_id=denied.budget_id,
+        period=period,
+        utilization_ppm=ppm,
+        resets_at=denied.resets_at,
+        pooled=scope in POOLED,
+    )
+
+
+def _until(denied: Denied, now: int) -> int:
+    """Seconds to the reset; a decision that was kept for a while must not repeat a count that has run down since."""
+    if denied.resets_at:
+        return max(1, -(-(denied.resets_at - now) // 1_000_000))
+    return max(1, denied.retry_after_s)
+
+
+def _used(denied: Denied, directory: Directory) -> str:
+    _, _, period = split_budget_id(denied.budget_id)
+    return (
+        f"{budget_name(denied.budget_id, directory)} has used {dollars(denied.spent_nano_usd)} of its "
+        f"{dollars(denied.limit_nano_usd)} {PERIODS.get(period, period)} budget"
+    )
+
+
+def _resets(at: int) -> str:
+    return f"resets {datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%d %H:%M} UTC" if at else "it does not reset"
+
+
+def _ask(contact: str) -> str:
+    return f" Ask {contact} for an increase." if contact else ""
+
+
+def clock(micros: int) -> str:
+    """`14:05`, rounded up to the minute, so that nobody is told to retry too early."""
+    return f"{datetime.fromtimestamp(-(-micros // 60_000_000) * 60, UTC):%H:%M}"
+
+
+def split_budget_id(budget_id: str) -> tuple[str, str, str]:
+    """`scope:scope_uid:period[:name]` → scope, uid, period."""
+    scope, _, rest = budget_id.partition(":")
+    uid, _, rest = rest.partition(":")
+    return scope, uid, rest.partition(":")[0]
+
+
+def budget_name(budget_id: str, directory: Directory) -> str:
+    """`team 'payments'`; the bare scope where the directory does not know the uid any more."""
+    scope, uid, _ = split_budget_id(budget_id)
+    name = _provider_name(uid, directory) if scope == "provider_config" else directory.name(uid)
+    word = SCOPES.get(scope, scope)
+    return f"{word} '{name}'" if name else f"the {word or 'budget'}"
+
+
+def _provider_name(uid: str, directory: Directory) -> str:
+    """A key's budget for one provider is known by the provider's name. Only refusals come here: a scan will do."""
+    for entity in directory.entities.values():
+        if isinstance(entity, Key):
+            for config in entity.providers:
+                if config.uid == uid:
+                    return directory.name(config.provider)
+    return ""
+
+
+def dollars(nano_usd: int, *, up: bool = False) -> str:
+    """`$500.00`; below a dollar to the hundredth of a cent, since small budgets are told apart there."""
+    digits, unit = (2, 10_000_000) if abs(nano_usd) >= 1_000_000_000 else (4, 100_000)
+    parts = -(-nano_usd // unit) if up else nano_usd // unit
+    sign, parts = ("-", -parts) if parts < 0 else ("", parts)
+    whole, fraction = divmod(parts, 10**digits)
+    text = f"{fraction:0{digits}d}"
+    return f"{sign}${whole}.{text[:2]}{text[2:].rstrip('0')}"

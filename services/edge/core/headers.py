@@ -1,0 +1,106 @@
+"""Which headers pass, in both directions: open lists, from which only what must not pass is taken."""
+
+from collections.abc import Iterable, Mapping
+
+from shared.contracts.budget import Standing
+
+Header = tuple[bytes, bytes]
+Headers = list[Header]
+"""Names and values as they came off the wire, in order."""
+
+Index = Mapping[bytes, bytes]
+"""Lower-case name to value; values of a repeated name are joined by a comma, as HTTP reads them."""
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"content-length")
+)
+"""They belong to one connection. Content-Length too: each side frames its own body anew."""
+
+CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"cookie", b"cookie2"))
+OURS = (b"x-sluicegate-", b"proxy-")
+POOLED = b"anthropic-ratelimit-"
+WARNINGS = ((950_000, b"0.95"), (750_000, b"0.75"))  # contract 2.5: the thresholds that the client has a notice for
+
+
+def index(headers: Iterable[Header]) -> dict[bytes, bytes]:
+    """See Index."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        lower = name.lower()
+        found[lower] = found[lower] + b", " + value if lower in found else value
+    return found
+
+
+def request_headers_for_upstream(headers: Headers, credential: Header) -> Headers:
+    """What is sent upstream before `Host` and the body's framing, which the upstream connection adds itself.
+
+    credential: the header that carries the provider's secret; the client's own never passes.
+    Encoding is asked to be identity, so that the meter can read the answer.
+    """
+    named = _named_by_connection(headers)
+    kept = [header for header in headers if _passes_up(header[0].lower(), named)]
+    return [*kept, (b"accept-encoding", b"identity"), credential]
+
+
+def _passes_up(name: bytes, named: frozenset[bytes]) -> bool:
+    if name in HOP_BY_HOP or name in CREDENTIALS or name in named:
+        return False
+    return name not in (b"host", b"accept-encoding") and not name.startswith(OURS)
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Headers that `Connection` declares hop-by-hop."""
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    return (
+        frozenset(token.strip().lower() for value in values for token in value.split(b",")) if values else frozenset()
+    )
+
+
+def response_headers_for_client(headers: Headers, request_id: str, added: Headers) -> Headers:
+    """The upstream's headers as the client gets them; `request-id` is made up only where upstream gave none.
+
+    added: ours, as `budget_headers` makes them. Framing (Content-Length, Transfer-Encoding) is the connection's.
+    """
+    named = _named_by_connection(headers)
+    kept, has_id = Headers(), False
+    for header in headers:
+        name = header[0].lower()
+        # anthropic-ratelimit-* tell about the provider's key, which all clients share.
+        if name in HOP_BY_HOP or name in named or name.startswith((POOLED, b"proxy-")) or name == b"set-cookie":
+            continue
+        has_id = has_id or name == b"request-id"
+        kept.append(header)
+    if not has_id:
+        kept.append((b"request-id", request_id.encode()))
+    return [*kept, *added]
+
+
+def budget_headers(standings: tuple[Standing, ...]) -> Headers:
+    """The native warning protocol on a successful answer, for the fullest budget; none without budgets."""
+    if not standings:
+        return []
+    fullest = standings[0]
+    surpassed = next((text for ppm, text in WARNINGS if fullest.utilization_ppm >= ppm), b"")
+    status = b"allowed_warning" if surpassed else b"allowed"
+    found = [
+        (b"anthropic-ratelimit-unified-status", status),
+        (b"anthropic-ratelimit-unified-representative-claim", b"overage"),
+        (b"anthropic-ratelimit-unified-overage-status", status),
+        (b"anthropic-ratelimit-unified-overage-utilization", utilization(fullest.utilization_ppm)),
+    ]
+    if surpassed:
+        found.append((b"anthropic-ratelimit-unified-overage-surpassed-threshold", surpassed))
+    return [*found, *reset_headers(fullest.resets_at)]
+
+
+def reset_headers(resets_at: int) -> Headers:
+    """When the budget is full again, in Unix seconds; none for one that never resets. resets_at: microseconds."""
+    if not resets_at:
+        return []
+    at = str(-(-resets_at // 1_000_000)).encode()
+    return [(b"anthropic-ratelimit-unified-reset", at), (b"anthropic-ratelimit-unified-overage-reset", at)]
+
+
+def utilization(ppm: int) -> bytes:
+    """`0.76`, rounded down: 1 must mean that it is spent."""
+    return b"%d.%02d" % divmod(max(ppm, 0) // 10_000, 100)

@@ -1,0 +1,24 @@
+"""Recognises the client's own retries, so that a storm of them counts as one request."""
+
+from collections import OrderedDict
+
+Mark = tuple[str, str, str, bytes]
+"""Key, session, agent and digest of the messages: clients send no other sign of a repeat (contract 3.2)."""
+
+WINDOW_MICROS = 60_000_000
+
+
+class Repeats:
+    """What was seen in the last minute, at most so many marks."""
+
+    def __init__(self, most: int = 20_000) -> None:
+        self._seen: OrderedDict[Mark, int] = OrderedDict()
+        self._most = most
+
+    def is_repeat(self, mark: Mark, now: int) -> bool:
+        """Whether it was seen in the last minute; it is from now on. now: microseconds."""
+        before = self._seen.pop(mark, None)
+        self._seen[mark] = now
+        while len(self._seen) > self._most or next(iter(self._seen.values())) <= now - WINDOW_MICROS:
+            self._seen.popitem(last=False)
+        return before is not None and before > now - WINDOW_MICROS

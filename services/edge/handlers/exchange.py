@@ -1,0 +1,302 @@
+"""The life of a governed request: door, facts, policy, then attempt after attempt until one could be sent."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import msgspec
+import structlog
+from ulid import ULID
+
+from services.edge.core import denials, door, lifecycle, policy, refusals
+from services.edge.core.facts import Facts, read_facts
+from services.edge.core.formats import FORMATS
+from services.edge.core.headers import Header, Index
+from services.edge.core.lifecycle import Context, Verdict
+from services.edge.core.operations import Match
+from services.edge.core.policy import Attempt
+from services.edge.core.refusals import Refusal
+from services.edge.handlers import report
+from services.edge.handlers.attempt import Admitted, Closed, Sending, origin
+from services.edge.handlers.request import Request
+from services.edge.handlers.responder import Responder
+from services.edge.handlers.wiring import Wiring
+from services.edge.stores.credentials import Unresolved
+from services.edge.stores.spool import SpoolFailed
+from services.edge.stores.upstream import UpstreamConnection
+from shared import telemetry
+from shared.contracts.attribution import Principal
+from shared.contracts.budget import Denied
+from shared.directory import Directory
+from shared.errors import Rejected, Unavailable
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client left while something was awaited for it."""
+
+
+class Exchange:
+    """One client request. `run` answers it in every case; only a client that is gone gets no answer."""
+
+    def __init__(self, wiring: Wiring, request: Request, index: Index, match: Match, responder: Responder) -> None:
+        self._wiring = wiring
+        self._request = request
+        self._index = index
+        self._match = match
+        self._responder = responder
+        self._sending: Sending | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._awaiting = False
+        self._rids: list[str] = []
+        self._reserve_us = -1
+        self._repeat = False
+        self._last: Admitted | None = None
+        self._closed: Closed | None = None
+        self._context = new_context(wiring, match)
+        responder.exchange = self
+
+    # What the client's connection says (`responder.Exchange`).
+
+    def client_gone(self) -> None:
+        if self._sending and self._sending.relay:
+            self._sending.relay.client_gone()
+        elif self._awaiting and self._task:
+            self._task.cancel()
+
+    def client_slow(self) -> None:
+        if self._sending and self._sending.relay:
+            self._sending.relay.client_slow()
+
+    def client_ready(self) -> None:
+        if self._sending and self._sending.relay:
+            self._sending.relay.client_ready()
+
+    async def run(self) -> None:
+        """The six steps of docs/design.md, "What a request goes through"."""
+        self._task = asyncio.current_task()
+        planned = self._plan()
+        if isinstance(planned, Refusal):
+            self._refuse(planned, "rejected")
+            return
+        try:
+            refused = await self._attempts(planned)
+        except ClientGone:
+            self._complete(self._verdict("admitted" if self._closed else "unavailable", outcome="client_gone"))
+            return
+        if refused is not None:
+            self._refuse(*refused)
+        elif self._closed:
+            self._complete(self._verdict("admitted", outcome=self._closed.outcome))
+
+    def _plan(self) -> tuple[Attempt, ...] | Refusal:
+        """Door and policy: decided in memory, without waiting."""
+        directory, now = self._wiring.directory, self._context.received_at
+        entered = door.enter(self._index, directory, now)
+        if isinstance(entered, Refusal):
+            return entered
+        self._context = msgspec.structs.replace(self._context, principal=entered.principal)
+        try:
+            facts = read_facts(self._request.body, self._index)
+        except Rejected as error:
+            return refusals.rejected(error)
+        self._context = msgspec.structs.replace(self._context, facts=facts)
+        mark = (entered.key.uid, facts.session, facts.agent, facts.body_digest)
+        self._repeat = self._wiring.repeats.is_repeat(mark, now)
+        return policy.plan(directory, entered.key, facts)
+
+    async def _attempts(self, planned: tuple[Attempt, ...]) -> tuple[Refusal, str] | None:
+        """One after the other until one was sent. Returns a refusal and its verdict, None when the client is served."""
+        refused: tuple[Refusal, str] | None = None
+        replaces = ""
+        for number, attempt in enumerate(planned, 1):
+            try:
+                credential = self._wiring.credentials.header(attempt.provider.kind, attempt.credential.ref)
+            except Unresolved:
+                refused = refusals.credential_missing(attempt.provider.name, attempt.credential.ref), "unavailable"
+                continue
+            admitted = await self._admit(attempt, number, replaces)
+            if not isinstance(admitted, Admitted):
+                return admitted
+            self._last = admitted
+            connection = await self._connect(admitted)
+            if connection is None:
+                refused, replaces = (refusals.upstream_unreachable(attempt.provider.name), "unavailable"), admitted.rid
+                continue
+            return await self._send(admitted, connection, credential)
+        return refused
+
+    async def _admit(self, attempt: Attempt, number: int, replaces: str) -> Admitted | tuple[Refusal, str]:
+        """Reserve the attempt, and at the same time write down that it began."""
+        wiring, context, loop = self._wiring, self._context, asyncio.get_running_loop()
+        path = lifecycle.principal_of(context, attempt)
+        if blocked := wiring.presence.blocked(path):
+            return self._denial(blocked), "refused"
+        rid = str(ULID())
+        admitted = Admitted(attempt=attempt, started=lifecycle.started(context, rid, number, attempt), granted=None)
+        ask = lifecycle.reserve(context, rid, number, attempt, replaces)
+        hard = policy.has_hard_budget(wiring.directory, path)
+        before = loop.time()
+        written = asyncio.ensure_future(wiring.spool.start(admitted.started))
+        try:
+            verdict = await self._unless_gone(wiring.owner.reserve(ask, patient=hard))
+            await written
+        except ClientGone:
+            await self._abandon(admitted, written)
+            raise
+        except SpoolFailed:
+            wiring.owner.withdraw(rid)
+            await self._abandon(admitted)
+            return refusals.spool_failed(), "unavailable"
+        except Unavailable as error:
+            return await self._ungoverned(admitted, written, error, hard)
+        telemetry.edge_reserve_seconds.observe(loop.time() - before)
+        self._reserve_us = int((loop.time() - before) * 1_000_000)
+        if isinstance(verdict, Denied):
+            wiring.spool.drop(rid)
+            return self._denial(verdict), "refused"
+        self._rids.append(rid)
+        return msgspec.structs.replace(admitted, granted=verdict)
+
+    async def _ungoverned(
+        self, admitted: Admitted, written: "asyncio.Future[None]", error: Unavailable, hard: bool
+    ) -> Admitted | tuple[Refusal, str]:
+        """No owner answers: a hard budget refuses, the others let it pass and say so."""
+        if hard:
+            await self._abandon(admitted, written)
+            return refusals.unavailable(error), "unavailable"
+        try:
+            await written
+        except SpoolFailed:
+            return refusals.spool_failed(), "unavailable"
+        telemetry.edge_ungoverned.inc()
+        self._rids.append(admitted.rid)
+        return admitted
+
+    async def _connect(self, admitted: Admitted) -> UpstreamConnection | None:
+        """None when the provider cannot be reached: the attempt is closed as void, and the next one may try."""
+        try:
+            return await self._unless_gone(self._wiring.pool.acquire(origin(admitted.attempt.base_url)))
+        except ClientGone:
+            self._wiring.owner.withdraw(admitted.rid)
+            await self._abandon(admitted)
+            raise
+        except Unavailable:
+            await self._abandon(admitted)
+            return None
+
+    async def _send(
+        self, admitted: Admitted, connection: UpstreamConnection, credential: Header
+    ) -> tuple[Refusal, str] | None:
+        path = self._match.upstream_path
+        self._sending = Sending(self._wiring, self._context, self._request, path, self._responder, admitted)
+        try:
+            self._closed = await self._sending.send(connection, credential)
+        except SpoolFailed:
+            connection.abort()
+            self._wiring.owner.withdraw(admitted.rid)
+            await self._abandon(admitted)
+            return refusals.spool_failed(), "unavailable"
+        refusal = self._closed.refusal
+        return (refusal, "admitted") if refusal else None
+
+    async def _abandon(self, admitted: Admitted, written: "asyncio.Future[None] | None" = None) -> None:
+        """Close an attempt that was never sent: void."""
+        wiring = self._wiring
+        try:
+            if written:
+                await written
+            await wiring.spool.end(lifecycle.voided(admitted.started, admitted.granted, wiring.clock()))
+        except SpoolFailed as error:
+            log.error("edge.void_not_durable", rid=admitted.rid, reason=str(error))
+
+    async def _unless_gone(self, waited: Awaitable[T]) -> T:
+        """Await it, but no longer than the client stays. Raises ClientGone."""
+        self._awaiting = True
+        try:
+            if self._responder.gone and self._task:
+                self._task.cancel()
+            return await waited
+        except asyncio.CancelledError:
+            if not self._responder.gone or self._task is None:
+                raise  # the process ends
+            self._task.uncancel()
+            raise ClientGone from None
+        finally:
+            self._awaiting = False
+
+    @property
+    def _facts(self) -> Facts:
+        assert self._context.facts is not None
+        return self._context.facts
+
+    def _denial(self, denied: Denied) -> Refusal:
+        facts = self._facts
+        now = self._wiring.clock()
+        return denials.refusal(denied, self._wiring.directory, now, model=facts.model, stream=facts.stream)
+
+    def _refuse(self, refusal: Refusal, verdict: str) -> None:
+        refuse(self._responder, self._context, refusal)
+        said = FORMATS[self._match.client_format]
+        answer = said.render(refusal, self._context.request_id)
+        self._complete(
+            msgspec.structs.replace(
+                self._verdict(verdict, outcome=self._closed.outcome if self._closed else "refused"),
+                status=answer.status,
+                reason=refusal.code,
+                budget_id=refusal.limit.budget_id if refusal.limit else "",
+                error_type=said.error_type(refusal),
+                message=refusal.message,
+            )
+        )
+
+    def _verdict(self, verdict: str, outcome: str) -> Verdict:
+        closed, last = self._closed, self._last
+        granted = last.granted if last else None
+        return Verdict(
+            verdict=verdict,
+            closed_at=self._wiring.clock(),
+            status=closed.status if closed else 0,
+            error_type=closed.error_type if closed else "",
+            outcome=outcome,
+            attempts=tuple(self._rids),
+            admitted_at=granted.admitted_at if granted else 0,
+            reserve_us=self._reserve_us,
+            first_byte_at=closed.first_byte_at if closed else 0,
+            wire_model=last.attempt.wire_model if last else "",
+            provider=last.attempt.provider.uid if last else "",
+            bytes_in=len(self._request.body),
+            bytes_out=self._responder.bytes_out,
+            repeat=self._repeat,
+        )
+
+    def _complete(self, verdict: Verdict) -> None:
+        config = self._last.attempt.provider_config if self._last else ""
+        report.completed(self._wiring.spool, self._context, verdict, config)
+
+
+def new_context(wiring: Wiring, match: Match) -> Context:
+    """Before the door: nobody yet."""
+    directory: Directory = wiring.directory
+    return Context(
+        me=wiring.me,
+        request_id=f"req_{ULID()}",
+        received_at=wiring.clock(),
+        config_rev=directory.config_rev,
+        principal=Principal(),
+        operation=match.operation,
+        client_format=match.client_format,
+    )
+
+
+def refuse(responder: Responder, context: Context, refusal: Refusal) -> None:
+    """A refusal in the client's own words."""
+    answer = FORMATS[context.client_format].render(refusal, context.request_id)
+    if not responder.started:
+        ours = (b"x-sluicegate-request-id", context.request_id.encode())
+        responder.send(answer.status, [*answer.headers, ours], answer.body)
+    else:
+        responder.abort()

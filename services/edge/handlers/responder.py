@@ -1,0 +1,128 @@
+"""Writes one answer to one request, framed as the client's HTTP version has it."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Protocol
+
+from services.edge.handlers.request import Head
+
+Headers = list[tuple[bytes, bytes]]
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_NO_BODY = frozenset({204, 304})
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange(Protocol):
+    """What a running request hears of its client."""
+
+    def client_gone(self) -> None: ...
+    def client_slow(self) -> None: ...
+    def client_ready(self) -> None: ...
+
+
+class Connection(Protocol):
+    """What an answer needs of the connection it goes out on."""
+
+    @property
+    def closing(self) -> bool: ...
+    def answered(self, keep: bool) -> None: ...
+    def broken(self) -> None: ...
+
+
+class Responder:
+    """One answer. Use `send`, or `start`, any number of `write`, then `finish` (or `abort`, where nothing well-formed is left).
+
+    started: the status line is out. gone: the client is; writes then do nothing.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_chunked",
+        "_connection",
+        "_keep",
+        "_transport",
+        "bytes_out",
+        "exchange",
+        "gone",
+        "head",
+        "started",
+    )
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport, head: Head) -> None:
+        self._connection = connection
+        self._transport = transport
+        self.head = head
+        self.exchange: Exchange | None = None
+        self.started = False
+        self.gone = False
+        self.bytes_out = 0
+        self._chunked = False
+        self._keep = False
+        self._bodiless = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer."""
+        self.start(status, headers, len(body))
+        self.write(body)
+        self.finish()
+
+    def start(
+        self, status: int, headers: Headers, length: int | None, reason: bytes = b"", close: bool = False
+    ) -> None:
+        """Status line and headers. length: of the body, None when it is not known. headers: without framing."""
+        self.started = True
+        self._bodiless = self.head.method == "HEAD" or status in _NO_BODY
+        self._keep = self.head.keep_alive and not self._connection.closing and not close
+        lines = [b"HTTP/1.1 %d %s" % (status, reason or _REASONS.get(status, b""))]
+        lines += [b"%s: %s" % header for header in headers]
+        if length is not None and status not in _NO_BODY:
+            lines.append(b"content-length: %d" % length)
+        elif not self._bodiless:
+            self._chunked = not self.head.http_1_0
+            self._keep = self._keep and self._chunked
+            if self._chunked:
+                lines.append(b"transfer-encoding: chunked")
+        if not self._keep:
+            lines.append(b"connection: close")
+        lines.append(b"\r\n")
+        self._put(b"\r\n".join(lines))
+
+    def write(self, data: bytes) -> None:
+        if not data or self._bodiless:
+            return
+        self.bytes_out += len(data)
+        # One buffer for the chunk's three parts: copying a read's worth of bytes is cheaper than three of them.
+        self._put(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        """The answer is complete; the connection may carry the next one."""
+        if self._chunked and not self._bodiless:
+            self._put(b"0\r\n\r\n")
+        if not self.gone:
+            self._connection.answered(self._keep)
+
+    def probe(self) -> None:
+        """Send something that changes nothing, for the sake of what the client's kernel answers.
+
+        Before the answer an interim one; within a chunked one a leading zero of the next chunk's size, which fits
+        wherever the answer stands; in other answers nothing would be harmless.
+        """
+        if not self.started and not self.head.http_1_0:
+            self._put(CONTINUE)
+        elif self._chunked and not self._bodiless:
+            self._put(b"0")
+
+    def abort(self) -> None:
+        """The answer cannot be completed: the client must notice, so the connection is reset."""
+        if not self.gone:
+            self._connection.broken()
+
+    def _put(self, data: bytes) -> None:
+        if not self.gone:
+            self._transport.write(data)

@@ -1,0 +1,57 @@
+"""Everything that can be set about an edge worker."""
+
+import msgspec
+
+from shared.bus import BusSettings
+from shared.contracts.budget import DEFAULT_SHARD
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read from EDGE_…. http_*: health and metrics; listen_*: client traffic, 0 takes any free port.
+
+    data_dir: the spool and the edge's identity; one worker alone uses it.
+    spool_segment_bytes: 16–64 MiB. spool_reserve_bytes: free disk below which governed requests are refused, so that
+        the ends of those in flight still fit.
+    reserve_deadline_ms, reserve_first_tries: after so many silent tries the owner counts as away.
+    upstream_idle_timeout_seconds: must stay above 600, since a model may think that long without a byte.
+    heartbeat_seconds: upstream silence after which the client gets a ping.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    ready_file: str = ""
+    log_level: str = "info"
+    bus: BusSettings = BusSettings()
+
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8080
+    listen_backlog: int = 1024
+    data_dir: str = ".sluicegate/edge"
+    shard: str = DEFAULT_SHARD
+
+    queue_seconds: float = 20.0
+    reserve_deadline_ms: int = 50
+    reserve_first_tries: int = 3
+
+    spool_segment_bytes: int = 32 * 1024 * 1024
+    spool_reserve_bytes: int = 64 * 1024 * 1024
+    publish_window_records: int = 64
+
+    header_timeout_seconds: float = 10.0
+    body_idle_timeout_seconds: float = 30.0
+    keep_alive_timeout_seconds: float = 75.0
+    write_idle_timeout_seconds: float = 300.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_header_bytes: int = 64 * 1024
+    max_header_count: int = 128
+    max_connections: int = 10_000
+    max_buffered_bytes: int = 256 * 1024
+
+    upstream_connect_timeout_seconds: float = 10.0
+    upstream_idle_timeout_seconds: float = 900.0
+    upstream_max_idle_connections: int = 64
+    upstream_keep_alive_seconds: float = 30.0
+    heartbeat_seconds: float = 15.0
+    drain_seconds: float = 600.0
+
+    status_interval_seconds: float = 10.0

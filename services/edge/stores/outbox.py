@@ -1,0 +1,81 @@
+"""Records on their way to the broker, in spool order."""
+
+import asyncio
+from collections import deque
+from typing import Literal
+
+import msgspec
+
+from services.edge.stores.segment import Place, SegmentLog
+from shared.telemetry import edge_spool_records
+
+KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when the broker returns
+
+
+class Pending(msgspec.Struct, kw_only=True):
+    """A record to publish. place None: only memory has it. data None: only the file has it."""
+
+    kind: Literal["usage", "request"]
+    message_id: str
+    place: Place | None
+    data: bytes | None
+
+
+class Outbox:
+    """First in, first out. Knows of each segment how much of it the broker does not have yet."""
+
+    def __init__(self, log: SegmentLog) -> None:
+        self._log = log
+        self._waiting: deque[Pending] = deque()
+        self._unacked: dict[int, int] = {}
+        self._arrived, self._emptied = asyncio.Event(), asyncio.Event()
+        self._emptied.set()
+        self.acked: Place | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, pending: Pending) -> None:
+        if pending.place is not None:
+            self._unacked[pending.place.segment] = self._unacked.get(pending.place.segment, 0) + 1
+            if len(self._waiting) >= KEPT_IN_MEMORY:
+                pending.data = None
+        self._waiting.append(pending)
+        edge_spool_records.set(len(self._waiting))
+        self._arrived.set()
+        self._emptied.clear()
+
+    async def next(self, most: int) -> list[Pending]:
+        """Wait for records; the oldest ones, at most so many. They stay until `done`."""
+        await self._arrived.wait()
+        return [self._waiting[at] for at in range(min(most, len(self._waiting)))]
+
+    async def emptied(self) -> None:
+        """Return once nothing waits."""
+        await self._emptied.wait()
+
+    def data(self, pending: Pending) -> bytes:
+        """The message to publish. Blocks shortly when it has to be read back."""
+        if pending.data is None:
+            assert pending.place is not None
+            return self._log.read(pending.place)[1:]  # without the mark of its kind
+        return pending.data
+
+    def done(self, count: int) -> None:
+        """The broker has acknowledged the oldest `count`."""
+        for _ in range(count):
+            pending = self._waiting.popleft()
+            if pending.place is not None:
+                self._unacked[pending.place.segment] -= 1
+                self.acked = pending.place
+        edge_spool_records.set(len(self._waiting))
+        if not self._waiting:
+            self._arrived.clear()
+            self._emptied.set()
+
+    def clean(self, segment: int) -> bool:
+        """The broker has everything of this segment."""
+        return not self._unacked.get(segment)
+
+    def forget(self, segment: int) -> None:
+        self._unacked.pop(segment, None)

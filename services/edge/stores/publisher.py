@@ -1,0 +1,53 @@
+"""From the spool to the broker: in order, until acknowledged, whatever the broker goes through."""
+
+import asyncio
+
+import structlog
+
+from services.edge.stores.outbox import Pending
+from services.edge.stores.spool import Spool
+from shared.bus import Bus
+from shared.contracts.edge import REQUEST_COMPLETED, USAGE_RECORDED
+from shared.errors import Unavailable
+
+log = structlog.get_logger()
+
+PATIENCE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Publisher:
+    """Moves one window of records at a time; what failed is sent again before anything newer, under the same id."""
+
+    def __init__(self, bus: Bus, spool: Spool, window_records: int = 64) -> None:
+        self._bus, self._spool, self._window = bus, spool, window_records
+        self._usage = USAGE_RECORDED.format(shard=spool.identity.shard)
+
+    async def run(self) -> None:
+        """For ever; start it as a task."""
+        while True:
+            window = await self._spool.outbox.next(self._window)
+            await self._publish(window)
+            self._spool.acked(len(window))
+
+    async def flush(self) -> None:
+        """Return once the broker has everything; `run` must be running."""
+        await self._spool.outbox.emptied()
+
+    async def _publish(self, window: list[Pending]) -> None:
+        tries = 0
+        while window:
+            stored = await asyncio.gather(*(self._append(pending) for pending in window))
+            window = [pending for pending, good in zip(window, stored, strict=True) if not good]
+            if window:
+                log.info("edge.publish_retried", records=len(window), tries=tries)
+                await asyncio.sleep(PATIENCE_SECONDS[min(tries, len(PATIENCE_SECONDS) - 1)])
+                tries += 1
+
+    async def _append(self, pending: Pending) -> bool:
+        """Whether the broker has it. A timeout leaves that open; the message id makes asking again harmless."""
+        subject = self._usage if pending.kind == "usage" else REQUEST_COMPLETED
+        try:
+            await self._bus.append(subject, self._spool.outbox.data(pending), msg_id=pending.message_id)
+        except Unavailable:
+            return False
+        return True

@@ -1,0 +1,197 @@
+"""Refusals: the sentence, the status, and the headers that make a client stop or go on."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.edge.core import denials, refusals
+from services.edge.core.blocks import Blocks
+from services.edge.core.formats import FORMATS, Answer, Anthropic
+from services.edge.core.formats.anthropic import STATUS
+from services.edge.core.refusals import Refusal
+from shared.contracts.attribution import Principal
+from shared.contracts.budget import Decision, Denied
+from shared.contracts.config import ConfigChanged, Key, Provider, ProviderConfig, Team
+from shared.directory import Directory
+from shared.errors import Rejected, Unavailable
+
+NOW = 1_795_000_000_000_000
+RESET = 1_796_083_200_000_000  # 2026-12-01T00:00:00Z
+DENIED = Denied(
+    budget_id="team:T:month",
+    reason="spent",
+    limit_nano_usd=500_000_000_000,
+    spent_nano_usd=500_000_000_000,
+    held_nano_usd=0,
+    need_nano_usd=350_000_000,
+    input_bound=1000,
+    resets_at=RESET,
+    retry_after_s=99,
+    contact="#llm-budget",
+    owner_epoch=1,
+)
+
+
+def directory() -> Directory:
+    made = Directory()
+    key = Key(uid="K", org="O", customer="C", team="T", id="dev", providers=(ProviderConfig(uid="PC", provider="P"),))
+    provider = Provider(uid="P", org="O", name="anthropic", kind="anthropic", base_url="http://p")
+    puts = (Team(uid="T", org="O", customer="C", id="payments"), key, provider)
+    made.apply(ConfigChanged(config_rev=1, at=NOW, actor="t", puts=puts))
+    return made
+
+
+def refusal(**fields: Any) -> Refusal:
+    denied = msgspec.structs.replace(DENIED, **fields)
+    return denials.refusal(denied, directory(), NOW, model="claude-x", stream=False)
+
+
+def answer(refused: Refusal) -> tuple[Answer, dict[bytes, bytes], dict[str, Any]]:
+    made = FORMATS["anthropic"].render(refused, "req_1")
+    return made, dict(made.headers), json.loads(made.body)
+
+
+def test_a_spent_budget_is_told_as_the_contract_says() -> None:
+    made, headers, body = answer(refusal())
+    assert made.status == 429
+    assert body == {
+        "type": "error",
+        "error": {
+            "type": "billing_error",
+            "message": "Budget exceeded: team 'payments' has used $500.00 of its $500.00 monthly budget; "
+            "resets 2026-12-01 00:00 UTC. Ask #llm-budget for an increase.",
+        },
+        "request_id": "req_1",
+    }
+    assert headers == {
+        b"content-type": b"application/json",
+        b"request-id": b"req_1",
+        b"retry-after": b"1083200",
+        b"x-should-retry": b"false",
+        b"anthropic-ratelimit-unified-status": b"rejected",
+        b"anthropic-ratelimit-unified-reset": b"1796083200",
+        b"anthropic-ratelimit-unified-overage-reset": b"1796083200",
+        b"anthropic-ratelimit-unified-overage-utilization": b"1.00",
+        b"anthropic-ratelimit-unified-overage-surpassed-threshold": b"1",
+        b"anthropic-ratelimit-unified-overage-period": b"monthly",
+        b"anthropic-ratelimit-unified-overage-disabled-reason": b"org_spend_cap_reached",
+        b"anthropic-ratelimit-unified-overage-scope": b"group_pool",
+    }
+
+
+def test_a_request_that_is_too_dear_for_what_is_left_is_told_the_way_out() -> None:
+    message = refusal(spent_nano_usd=499_800_000_000, need_nano_usd=350_010_000).message
+    assert "has used $499.80 of its $500.00" in message
+    assert "this request could cost $0.3501 (lower max_tokens, or stream)" in message
+
+
+def test_a_busy_budget_lets_the_client_wait_by_itself() -> None:
+    made, headers, body = answer(
+        refusal(reason="busy", spent_nano_usd=1, held_nano_usd=3_500_000_000, retry_after_s=300)
+    )
+    assert (made.status, body["error"]["type"]) == (429, "rate_limit_error")
+    assert headers[b"retry-after"] == b"60"
+    assert b"x-should-retry" not in headers
+    assert "$3.50 is held" in body["error"]["message"]
+    assert not any(name.startswith(b"anthropic-ratelimit") for name in headers)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "error_type", "says"),
+    [
+        ({"reason": "unpriced"}, 400, "invalid_request_error", "Model 'claude-x' has no price"),
+        ({"reason": "unboundable"}, 400, "invalid_request_error", "cannot be bounded"),
+        ({"reason": "unknown"}, 401, "authentication_error", "no longer exists"),
+        ({"reason": "too_late"}, 503, "api_error", "nothing was sent"),
+        ({"budget_id": "provider_config:PC:day"}, 429, "billing_error", "provider 'anthropic' has used"),
+        (
+            {"budget_id": "key:K:total", "resets_at": 0},
+            429,
+            "billing_error",
+            "key 'dev' has used $500.00 of its $500.00 total",
+        ),
+        ({"budget_id": "org:gone:week:extra"}, 429, "billing_error", "the organisation has used"),
+    ],
+)
+def test_each_denial_has_its_status_and_sentence(
+    fields: dict[str, Any], status: int, error_type: str, says: str
+) -> None:
+    made, headers, body = answer(refusal(**fields))
+    assert (made.status, body["error"]["type"]) == (status, error_type)
+    assert says in body["error"]["message"]
+    assert "\n" not in body["error"]["message"]
+    assert int(headers.get(b"retry-after", b"1")) >= 1
+
+
+def test_no_refusal_is_ever_a_403_and_only_an_unknown_operation_a_404() -> None:
+    assert {reason for reason, (status, _) in STATUS.items() if status in (403, 404)} == {"not_found"}
+
+
+@pytest.mark.parametrize(
+    ("refused", "status", "retry"),
+    [
+        (Refusal(reason="authentication", code="c", message="m"), 401, b"false"),
+        (refusals.not_found("POST", "/v1/files?x=1"), 404, None),
+        (refusals.too_large(32 << 20), 413, None),
+        (refusals.rejected(Rejected("invalid_request_error", "bad")), 400, None),
+        (refusals.rejected(Rejected("request_too_large", "big", 413)), 413, None),
+        (refusals.unavailable(Unavailable("budget", 2)), 503, None),
+        (refusals.spool_failed(), 503, None),
+        (refusals.upstream_unreachable("anthropic"), 503, None),
+        (refusals.credential_missing("anthropic", "env:ANTHROPIC_API_KEY"), 503, b"false"),
+    ],
+)
+def test_only_what_time_can_mend_is_retried(refused: Refusal, status: int, retry: bytes | None) -> None:
+    made, headers, body = answer(refused)
+    assert made.status == status
+    assert headers.get(b"x-should-retry") == retry
+    assert (b"retry-after" in headers) is (status == 503 and retry is None)
+    assert Anthropic().error_type(refused) == body["error"]["type"]
+
+
+def test_a_missing_credential_is_named_by_its_reference() -> None:
+    assert "env:ANTHROPIC_API_KEY" in refusals.credential_missing("anthropic", "env:ANTHROPIC_API_KEY").message
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "$0.00"),
+        (500_000_000, "$0.50"),
+        (123_450_000, "$0.1234"),
+        (5_009_999_999, "$5.00"),
+        (1, "$0.00"),
+        (-2_500_000_000, "-$2.50"),
+    ],
+)
+def test_dollars_are_rounded_down_unless_asked(nano: int, text: str) -> None:
+    assert denials.dollars(nano) == text
+    assert denials.dollars(5_001_000_000, up=True) == "$5.01"
+
+
+def decision(version: int, state: str = "block", until: int = 0, epoch: int = 1) -> Decision:
+    return Decision(scope="team:T", state=state, version=version, owner_epoch=epoch, until=until, denied=DENIED)
+
+
+def test_a_block_holds_until_it_is_lifted_or_lapses() -> None:
+    blocks, path = Blocks(), Principal(org="O", team="T", key="K")
+    assert blocks.denied(path, NOW) is None
+    assert blocks.apply(decision(5))
+    assert blocks.denied(path, NOW) == DENIED
+    assert blocks.denied(Principal(org="O", team="other"), NOW) is None
+    assert blocks.apply(decision(6, until=NOW + 10))
+    assert blocks.denied(path, NOW + 9) == DENIED
+    assert blocks.denied(path, NOW + 10) is None
+    assert blocks.apply(decision(7, "unblock"))
+    assert blocks.denied(path, NOW) is None
+
+
+def test_an_older_decision_changes_nothing() -> None:
+    blocks, path = Blocks(), Principal(team="T")
+    assert blocks.apply(decision(7, "unblock"))
+    assert not blocks.apply(decision(6))
+    assert not blocks.apply(decision(7))
+    assert blocks.denied(path, NOW) is None
+    assert (blocks.apply(decision(1, epoch=2)), blocks.version) == (True, 7)
