@@ -1,0 +1,1 @@
+"""The program `sluicegate`: the supervisor of everything on one machine, and the console's API on the command line."""

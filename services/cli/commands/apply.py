@@ -1,0 +1,49 @@
+"""`sluicegate apply`"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from services.cli import options, output
+from services.cli.api import Target
+from services.cli.errors import Trouble
+from services.cli.output import Column, words
+
+SIGNS = {"create": "+ create", "change": "~ change", "delete": "- delete", "keep": "  keep"}
+CHANGES = (
+    Column("", "action", lambda action: SIGNS.get(action, action)),
+    Column("kind", "kind"),
+    Column("path", "path"),
+    Column("fields", "fields", words),
+)
+SECRETS = (Column("key", "key"), Column("secret, shown this once", "secret"))
+
+
+@click.command("apply")
+@click.option(
+    "-f", "--file", "file", required=True, type=click.File("r"), help="Organisation file; - is standard input."
+)
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@click.option("--prune", is_flag=True, help="Delete what the file leaves out, whoever manages it.")
+@click.option("--reason", default="", help="For the audit record.")
+@options.as_json
+@options.targeted
+def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, target: Target) -> None:
+    """Apply an organisation file. Applying it again changes nothing, and never a balance."""
+    try:
+        text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Trouble(f"{Path(file.name)} cannot be read: {error}") from None
+    query = {"dry_run": "true" if dry_run else None, "prune": "true" if prune else None, "reason": reason}
+    with Console(stderr=True).status("applying"):
+        answer = target.api().post_yaml("/api/v1/organisation", text, query)
+    if as_json:
+        output.show_json(answer)
+        return
+    output.show(answer["changes"], CHANGES, as_json=False, empty="nothing to change")
+    if answer.get("secrets"):
+        output.console().print()
+        output.show(answer["secrets"], SECRETS, as_json=False)
+    print("\nnothing was changed: a dry run" if dry_run else f"\nin force as revision {answer['config_rev']}")

@@ -1,0 +1,81 @@
+"""`sluicegate audit`"""
+
+import asyncio
+
+import click
+import msgspec
+from rich.console import Console
+
+from services.audit.core.chain import Broken, Verified
+from services.audit.verify import verify_stream
+from services.cli import options, output
+from services.cli.api import Target
+from services.cli.errors import Trouble
+from services.cli.output import Column, words
+from services.cli.supervisor.ports import LOOPBACK
+from shared import logs
+from shared.bus import BusSettings, open_bus
+from shared.errors import Unavailable
+
+COLUMNS = (Column("", "name"), Column("", "value", words))
+
+
+@click.group("audit")
+def command() -> None:
+    """The tamper-evident record."""
+
+
+@command.command("verify")
+@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
+@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@click.option("--chain", default="0", show_default=True, help="One per shard.")
+@click.option(
+    "--head", default="", help="The last page's digest as an earlier check told it: shows an end that was cut off."
+)
+@options.as_json
+@options.targeted
+def verify(bus_url: str, bus_prefix: str, chain: str, head: str, as_json: bool, target: Target) -> None:
+    """Check the chain from its first page to its last. Needs the broker alone. Exit code 1 when it is broken."""
+    logs.configure("error")
+    settings = BusSettings(url=bus_url or _bus_url(target), prefix=bus_prefix)
+    with Console(stderr=True).status("reading the chain"):
+        found = asyncio.run(_verify(settings, chain, digest_of(head)))
+    shown = {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name, value in msgspec.structs.asdict(found).items()
+    }
+    good = isinstance(found, Verified)
+    if as_json:
+        output.show_json({"intact": good} | shown)
+    else:
+        print("the chain is intact" if good else "THE CHAIN IS BROKEN")
+        rows = [{"name": name.replace("_", " "), "value": value} for name, value in shown.items()]
+        output.show(rows, COLUMNS, as_json=False)
+    raise SystemExit(0 if good else 1)
+
+
+async def _verify(settings: BusSettings, chain: str, head: bytes) -> Verified | Broken:
+    try:
+        async with open_bus(settings, "audit verify") as bus:
+            return await verify_stream(bus, chain, head)
+    except Unavailable as error:
+        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
+
+
+def digest_of(text: str) -> bytes:
+    """Raises BadParameter. Empty: none."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b"?"
+    if len(found) not in (0, 32):
+        raise click.BadParameter("--head is a SHA-256: 64 hexadecimal digits")
+    return found
+
+
+def _bus_url(target: Target) -> str:
+    if (running := target.running()) is None:
+        raise Trouble(
+            f"nothing runs on {target.data_dir}: start it with `sluicegate up`, or name a broker with --bus-url"
+        )
+    return f"nats://{LOOPBACK}:{running['nats']}"

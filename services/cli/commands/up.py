@@ -1,0 +1,35 @@
+"""`sluicegate up`"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from services.cli.supervisor import up
+from services.cli.supervisor.plan import Options
+
+PORT = click.IntRange(0, 65_535)
+
+
+@click.command("up")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path(".sluicegate"),
+    show_default=True,
+    envvar="SLUICEGATE_DATA_DIR",
+    help="Everything that is kept, and ports.json while it runs.",
+)
+@click.option("--org", type=click.Path(path_type=Path), help="Organisation file, applied at every start.")
+@click.option("--edge-port", type=PORT, default=8080, show_default=True, help="For Claude Code and SDKs.")
+@click.option("--console-port", type=PORT, default=8081, show_default=True, help="The page and the admin API.")
+@click.option("--clickhouse-port", type=PORT, default=8123, show_default=True, help="ClickHouse's HTTP protocol.")
+@click.option("--nats-port", type=PORT, default=4222, show_default=True, help="The broker.")
+def command(**given: object) -> None:
+    """Start everything on this machine and keep it running. Ports: 0 is any free one.
+
+    Without ANTHROPIC_API_KEY traffic goes to the simulator. `SLUICEGATE_EDGE_LOG_LEVEL=debug` sets EDGE_LOG_LEVEL of
+    the service edge, and so for each setting of each service.
+    """
+    asyncio.run(up.up(Options(**given), os.environ))  # type: ignore[arg-type]  # click has converted them

@@ -1,0 +1,118 @@
+"""Which processes run, with which variables. Pure: what the user's environment and options come to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from services.cli.supervisor.data import Layout
+from services.cli.supervisor.organisation import API_KEY
+from services.cli.supervisor.ports import LOOPBACK
+from services.cli.supervisor.program import Service
+
+ON_THE_BUS = ("budget", "pricing", "audit", "analytics", "console", "edge")
+EDGE_DRAIN_SECONDS = 8.0  # streams that last longer end well-formed, before the supervisor loses patience
+SIMULATED_KEY = "simulator"  # what edge sends as the provider's key when there is none; the simulator takes any
+
+INHERITED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"),
+    }
+)
+INHERITED_PREFIXES = ("LC_", "OTEL_")
+OVERRIDE = "SLUICEGATE_"
+"""`SLUICEGATE_EDGE_LOG_LEVEL=debug sluicegate up` sets the edge's EDGE_LOG_LEVEL; a bare EDGE_… is somebody else's."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `sluicegate up`. A port of 0 is any free one."""
+
+    data_dir: Path = Path(".sluicegate")
+    org: Path | None = None
+    edge_port: int = 8080
+    console_port: int = 8081
+    clickhouse_port: int = 8123
+    nats_port: int = 4222
+
+
+class BusUrls(msgspec.Struct, frozen=True):
+    """Where the broker is."""
+
+    url: str
+    monitor_url: str
+
+
+def base_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every child gets: a list of names, so that neither credentials nor a foreign EDGE_… reach it by accident."""
+    found = {name: value for name, value in environ.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
+    for name in ("NO_PROXY", "no_proxy"):  # our own processes are never behind the user's proxy
+        found[name] = ",".join(filter(None, (environ.get(name, ""), LOOPBACK, "localhost")))
+    return found
+
+
+def overrides(environ: Mapping[str, str], service: str) -> dict[str, str]:
+    """Settings that the user passes to one service on purpose."""
+    prefix = f"{OVERRIDE}{service.upper()}_"
+    return {name.removeprefix(OVERRIDE): value for name, value in environ.items() if name.startswith(prefix)}
+
+
+def has_key(environ: Mapping[str, str]) -> bool:
+    """Whether there is a real provider to talk to; an empty variable is none."""
+    return bool(environ.get(API_KEY))
+
+
+def simulator(environ: Mapping[str, str], layout: Layout, port: int) -> Service:
+    variables = {
+        "SIMULATOR_HTTP_PORT": str(port),
+        "SIMULATOR_BILL_FILE": str(layout.bill),
+        "SIMULATOR_DATA_DIR": str(layout.of("simulator")),
+    }
+    return _service("simulator", environ, layout, variables, {})
+
+
+def services(
+    environ: Mapping[str, str], layout: Layout, options: Options, bus: BusUrls, token_file: Path, clickhouse_port: int
+) -> list[Service]:
+    """Everything that meets on the bus, in the order of starting; stopping goes the other way."""
+    own: dict[str, dict[str, str]] = {
+        "analytics": {
+            "ANALYTICS_FACADE_PORT": str(clickhouse_port),
+            "ANALYTICS_DATA_DIR": str(layout.of("clickhouse")),
+        },
+        "console": {
+            "CONSOLE_HTTP_PORT": str(options.console_port),
+            "CONSOLE_ADMIN_TOKEN_FILE": str(token_file),
+            "CONSOLE_CLICKHOUSE_URL": f"http://{LOOPBACK}:{clickhouse_port}",
+        },
+        "edge": {
+            "EDGE_LISTEN_PORT": str(options.edge_port),
+            "EDGE_DATA_DIR": str(layout.of("edge")),
+            "EDGE_DRAIN_SECONDS": str(EDGE_DRAIN_SECONDS),
+        },
+    }
+    port_variables = {"edge": {"edge": "EDGE_LISTEN_PORT"}, "analytics": {"clickhouse": "ANALYTICS_FACADE_PORT"}}
+    made = []
+    for name in ON_THE_BUS:
+        prefix = name.upper()
+        variables = {f"{prefix}_BUS_URL": bus.url, f"{prefix}_BUS_MONITOR_URL": bus.monitor_url} | own.get(name, {})
+        made.append(_service(name, environ, layout, variables, port_variables.get(name, {})))
+    return made
+
+
+def _service(
+    name: str, environ: Mapping[str, str], layout: Layout, variables: dict[str, str], port_variables: dict[str, str]
+) -> Service:
+    prefix, ready_file = name.upper(), layout.ready_file(name)
+    return Service(
+        name,
+        base_environ(environ) | {f"{prefix}_READY_FILE": str(ready_file)} | variables | overrides(environ, name),
+        ready_file,
+        {"http": f"{prefix}_HTTP_PORT"} | port_variables,
+    )
+
+
+def credentials(environ: Mapping[str, str], names: set[str]) -> dict[str, str]:
+    """What edge alone gets: the variables that `env:` references name, and a key for the simulator where there is none."""
+    found = {name: environ[name] for name in sorted(names | {API_KEY}) if environ.get(name)}
+    return found if API_KEY in found else found | {API_KEY: SIMULATED_KEY}

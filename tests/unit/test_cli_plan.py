@@ -1,0 +1,98 @@
+"""What `sluicegate up` would start, from options and the user's environment."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from services.cli.supervisor import plan
+from services.cli.supervisor.data import Layout
+from services.cli.supervisor.plan import BusUrls, Options
+from services.cli.supervisor.program import Service
+from shared.settings import load
+
+LAYOUT = Layout(Path("/data"))
+BUS = BusUrls("nats://127.0.0.1:4222", "http://127.0.0.1:8222")
+USER = {
+    "PATH": "/usr/bin",
+    "HOME": "/home/asha",
+    "LC_ALL": "C.UTF-8",
+    "ANTHROPIC_API_KEY": "sk-real",
+    "OTHER_KEY": "sk-other",
+    "EDGE_PORT": "tcp://10.0.0.1:80",
+    "CONSOLE_TITLE": "somebody else's",
+    "AWS_SECRET_ACCESS_KEY": "x",
+}
+
+
+def planned(environ: dict[str, str] | None = None, options: Options | None = None) -> dict[str, Service]:
+    given = USER if environ is None else environ
+    made = plan.services(given, LAYOUT, options or Options(), BUS, Path("/data/admin-token"), 8123)
+    return {service.name: service for service in [*made, plan.simulator(given, LAYOUT, 0)]}
+
+
+def everything() -> Iterator[tuple[str, dict[str, str]]]:
+    for name, service in planned().items():
+        yield name, service.environ()
+
+
+@pytest.mark.parametrize("name", [*plan.ON_THE_BUS, "simulator"])
+def test_every_service_reads_the_settings_it_is_given(name: str) -> None:
+    settings = importlib.import_module(f"services.{name}.settings").Settings
+    loaded = load(settings, name.upper(), planned()[name].environ())
+    assert loaded.ready_file == f"/data/run/{name}.json"
+    assert name == "simulator" or loaded.bus.url == BUS.url
+
+
+@pytest.mark.parametrize("name", [*plan.ON_THE_BUS, "simulator"])
+def test_ports_that_are_kept_are_settings_of_the_service(name: str) -> None:
+    service = planned()[name]
+    service.keep({"http": 7001, "edge": 7002, "clickhouse": 7003})
+    settings = importlib.import_module(f"services.{name}.settings").Settings
+    kept = msgspec.structs.astuple(load(settings, name.upper(), service.environ()))
+    assert 7001 in kept
+    assert name != "edge" or 7002 in kept
+    assert name != "analytics" or 7003 in kept
+
+
+def test_nothing_foreign_reaches_a_service() -> None:
+    for _, environ in everything():
+        assert "EDGE_PORT" not in environ
+        assert "CONSOLE_TITLE" not in environ
+        assert "AWS_SECRET_ACCESS_KEY" not in environ
+        assert environ["LC_ALL"] == "C.UTF-8"
+
+
+def test_no_service_gets_credentials_but_the_edge_those_that_are_named() -> None:
+    for _, environ in everything():
+        assert not {"ANTHROPIC_API_KEY", "OTHER_KEY"} & set(environ)
+    assert plan.credentials(USER, {"OTHER_KEY", "UNSET"}) == {"ANTHROPIC_API_KEY": "sk-real", "OTHER_KEY": "sk-other"}
+
+
+@pytest.mark.parametrize("environ", [{}, {"ANTHROPIC_API_KEY": ""}])
+def test_without_a_key_the_edge_gets_one_for_the_simulator(environ: dict[str, str]) -> None:
+    assert not plan.has_key(environ)
+    assert plan.credentials(environ, set()) == {"ANTHROPIC_API_KEY": "simulator"}
+
+
+def test_a_setting_can_be_passed_to_a_service_on_purpose() -> None:
+    found = planned(USER | {"SLUICEGATE_EDGE_LOG_LEVEL": "debug", "SLUICEGATE_ADMIN_TOKEN": "t"})
+    assert found["edge"].environ()["EDGE_LOG_LEVEL"] == "debug"
+    assert "EDGE_LOG_LEVEL" not in found["console"].environ()
+    assert not any("SLUICEGATE_ADMIN_TOKEN" in service.environ() for service in found.values())
+
+
+def test_our_own_processes_are_never_behind_the_users_proxy() -> None:
+    environ = plan.base_environ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "intern.example"})
+    assert environ["HTTPS_PROXY"] == "http://proxy:3128"
+    assert environ["NO_PROXY"] == "intern.example,127.0.0.1,localhost"
+    assert environ["no_proxy"] == "127.0.0.1,localhost"
+
+
+def test_options_name_the_ports() -> None:
+    found = planned(options=Options(edge_port=0, console_port=9081))
+    assert found["edge"].environ()["EDGE_LISTEN_PORT"] == "0"
+    assert found["console"].environ()["CONSOLE_HTTP_PORT"] == "9081"
+    assert found["console"].environ()["CONSOLE_CLICKHOUSE_URL"] == "http://127.0.0.1:8123"
