@@ -31,6 +31,8 @@ lint: $(VENV)/.installed-test
 
 schemas: install
 	$(BIN)/python -m shared.contracts schemas
+	$(BIN)/python -m services.analytics.schemas
+	$(BIN)/python -m services.console.openapi > schemas/openapi.json
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench

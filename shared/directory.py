@@ -39,9 +39,10 @@ class Directory:
         self._pending.append(change)
         if change.more:
             return False
-        for part in self._pending:
-            for uid in part.deletes:
+        for part in self._pending:  # all that goes first: a secret may move from one key to another in one set
+            for uid in (*part.deletes, *(entity.uid for entity in part.puts)):
                 self._remove(uid)
+        for part in self._pending:
             for entity in part.puts:
                 self._put(entity)
         self._pending.clear()
@@ -49,7 +50,6 @@ class Directory:
         return True
 
     def _put(self, entity: Entity) -> None:
-        self._remove(entity.uid)
         self.entities[entity.uid] = entity
         if isinstance(entity, Key):
             for secret in entity.secrets:

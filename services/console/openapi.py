@@ -1,6 +1,8 @@
 """The OpenAPI document, made from the route table and the shapes of the API. Pure."""
 
+import json
 import re
+import sys
 from typing import Any
 
 import msgspec
@@ -109,3 +111,7 @@ def _schemes() -> Json:
         "session": {"type": "apiKey", "in": "cookie", "name": "sluicegate_session"},
         "virtualKey": {"type": "http", "scheme": "bearer", "description": "The secret of a virtual key"},
     }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(document(), indent=2, ensure_ascii=False) + "\n")

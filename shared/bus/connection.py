@@ -110,6 +110,10 @@ class Bus:
             task.add_done_callback(self._tasks.discard)
 
         await self.client.subscribe(self.names.subject(subject), queue=queue, cb=on_message)
+        try:
+            await self.client.flush()  # heard from here on, not from some moment later
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise Unavailable("bus") from error
 
     async def _answer(self, msg: Msg, handler: Handler) -> None:
         try:

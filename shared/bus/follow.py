@@ -114,7 +114,7 @@ async def _consume(
         async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, arrivals, batch):
             yield messages
     finally:
-        if client.is_connected:
+        if client.is_connected and not client.is_draining:
             await subscription.unsubscribe()
 
 

@@ -78,6 +78,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
     """Go ahead. The stream must be cut at held_output_tokens; remaining is the least over the hard budgets.
 
     at_cap: the strictest of the path: cut or finish. standings: the fullest budget first; empty without budgets.
+    limited_by: the budget whose room made the hold smaller than the bound; "" when it is the bound.
     """
 
     held_input_tokens: int
@@ -89,6 +90,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
     standings: tuple[Standing, ...]
     admitted_at: Micros
     owner_epoch: int
+    limited_by: str = ""
 
 
 class Denied(Part, frozen=True, kw_only=True, tag="denied"):

@@ -22,6 +22,7 @@ class EpochBegan(Part, frozen=True, kw_only=True, tag="epoch"):
 class Held(Part, frozen=True, kw_only=True, tag="held"):
     """Money was set aside for one attempt, booked on every charge.
 
+    limited_by: the budget whose room made it smaller than the bound, "" when it is the bound.
     unboundable: the body did not show how large the input can become, so the hold is not trued up early.
     """
 
@@ -48,6 +49,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     replaces_rid: str = ""
     price_version: str = ""
     unboundable: bool = False
+    limited_by: str = ""
 
 
 class Extended(Part, frozen=True, kw_only=True, tag="extended"):

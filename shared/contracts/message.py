@@ -49,6 +49,8 @@ class Decoder(Generic[M]):
         """Raises UnknownVersion, or msgspec.DecodeError when the bytes are not this message."""
         try:
             message = self._decoder.decode(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
         except msgspec.ValidationError:
             if (version := _frame.decode(data).v) != VERSION:
                 raise UnknownVersion(f"message version {version}, this release reads {VERSION}") from None

@@ -1,5 +1,7 @@
 """The organisation folded from change sets."""
 
+import msgspec
+
 from shared.contracts.attribution import Principal
 from shared.contracts.config import (
     BudgetRule,
@@ -94,3 +96,15 @@ def test_an_empty_list_of_patterns_allows_all_models() -> None:
     assert allows((), "claude-opus-5-5")
     assert allows(("claude-haiku-*", "claude-sonnet-*"), "claude-sonnet-5-5")
     assert not allows(("claude-haiku-*",), "claude-sonnet-5-5")
+
+
+def test_two_keys_may_exchange_their_secrets_in_one_change_set() -> None:
+    directory = full()
+    other = msgspec.structs.replace(KEY, uid="k2", id="other", secrets=(Secret(id="s", hash=b"h2", hint="vk-2"),))
+    directory.apply(changed(2, other))
+    mine, theirs = KEY.secrets, other.secrets
+    directory.apply(
+        changed(3, msgspec.structs.replace(KEY, secrets=theirs), msgspec.structs.replace(other, secrets=mine))
+    )
+    found = [directory.key_of_secret(secret) for secret in (b"h2", b"h")]
+    assert [key.uid for key, _ in filter(None, found)] == ["k", "k2"]

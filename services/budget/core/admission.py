@@ -59,7 +59,7 @@ def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held
         hard = [_with_replaced(room, replaced) for room in hard]
     if refusal := _refusal(state, ask, path, size, hard, now):
         return None, refusal
-    held = _held(ask, path, size, rooms, _amount(size, hard), rules.tariff.book.version, now)
+    held = _held(ask, path, size, rooms, hard, rules.tariff.book.version, now)
     return held, Granted(
         held_input_tokens=held.input_tokens,
         held_output_tokens=held.output_tokens,
@@ -70,6 +70,7 @@ def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held
         standings=_standings((room.limit, room.period, room.counter, held.nano_usd) for room in rooms),
         admitted_at=now,
         owner_epoch=state.owner_epoch,
+        limited_by=held.limited_by,
     )
 
 
@@ -116,14 +117,13 @@ def _cut_before(state: State, ask: Reserve, hard: Sequence[Room], now: Micros) -
     return next((room for room in hard if room.limit.id == mark.budget_id), None)
 
 
-def _amount(size: Size, hard: Sequence[Room]) -> NanoUSD:
-    return min((size.want_nano_usd, *(room.free for room in hard)))
-
-
 def _held(
-    ask: Reserve, path: Path, size: Size, rooms: Sequence[Room], amount: NanoUSD, price_version: str, now: Micros
+    ask: Reserve, path: Path, size: Size, rooms: Sequence[Room], hard: Sequence[Room], price_version: str, now: Micros
 ) -> Held:
-    output_tokens = size.output_tokens if amount == size.want_nano_usd else size.output_within(amount)
+    """All that it wants, or what the fullest of the hard budgets has."""
+    fullest = min(hard, key=lambda room: room.free, default=None)
+    limited = fullest is not None and fullest.free < size.want_nano_usd
+    output_tokens = size.output_within(fullest.free) if fullest and limited else size.output_tokens
     return Held(
         rid=ask.rid,
         request_id=ask.request_id,
@@ -148,6 +148,7 @@ def _held(
         replaces_rid=ask.replaces_rid,
         price_version=price_version,
         unboundable=size.unboundable,
+        limited_by=fullest.limit.id if fullest and limited else "",
     )
 
 
@@ -180,6 +181,7 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
         standings=_standings((limit, period, counter, 0) for limit, period, counter in booked),
         admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
+        limited_by=held.limited_by,
     )
 
 

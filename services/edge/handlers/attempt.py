@@ -229,7 +229,7 @@ class Sending:
         assert facts is not None and held is not None and granted is not None
         cut = Cut(
             rid=self._admitted.rid,
-            budget_id=granted.standings[0].budget_id if granted.standings else "",
+            budget_id=granted.limited_by,
             principal=held.usage.principal,
             session=facts.session,
             agent=facts.agent,

@@ -171,6 +171,7 @@ class Exchange:
         try:
             await written
         except SpoolFailed:
+            await self._abandon(admitted)
             return refusals.spool_failed(), "unavailable"
         telemetry.edge_ungoverned.inc()
         self._rids.append(admitted.rid)
