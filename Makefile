@@ -23,6 +23,7 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	tests/real_client/run $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

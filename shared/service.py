@@ -30,6 +30,16 @@ class Readiness(Protocol):
 READY: web.AppKey[Readiness] = web.AppKey("ready", Readiness)
 """Optional; without it, ready means started."""
 
+
+class Drain(Protocol):
+    """Ends what is under way and takes nothing new."""
+
+    async def __call__(self) -> None: ...
+
+
+DRAIN: web.AppKey[Drain] = web.AppKey("drain", Drain)
+"""Optional; awaited at a stop while the health endpoints still answer, so that /readyz tells of the drain."""
+
 PORTS = web.AppKey("ports", dict[str, int])
 """Ports a service bound beside its HTTP port, told in the ready file."""
 
@@ -139,6 +149,8 @@ async def _serve(name: str, build_app: Callable[[], web.Application], settings: 
         _announce(settings.ready_file, app[PORTS])
         log.info("service.started", ports=app[PORTS], pid=os.getpid())
         await _until(stop, fatal)
+        if drain := app.get(DRAIN):
+            await drain()
     finally:
         await runner.cleanup()
         log.info("service.ended")

@@ -22,7 +22,8 @@ from services.edge.stores.upstream import UpstreamPool
 from shared import clock, telemetry
 from shared.bus import Bus, open_bus
 from shared.bus.config import ConfigFollower
-from shared.service import PORTS, READY, new_app, watch
+from shared.contracts.config import ConfigChanged
+from shared.service import DRAIN, PORTS, READY, new_app, watch
 
 SETTINGS = web.AppKey("settings", Settings)
 BUS = web.AppKey("bus", Bus)
@@ -61,7 +62,11 @@ async def bus(app: web.Application) -> AsyncIterator[None]:
 
 
 async def config(app: web.Application) -> AsyncIterator[None]:
-    follower = app[CONFIG] = ConfigFollower(app[BUS])
+    def changed(change: ConfigChanged) -> None:
+        if PRESENCE in app:
+            app[PRESENCE].changed()  # whoever waits for this revision hears of it now
+
+    follower = app[CONFIG] = ConfigFollower(app[BUS], changed)
     task = asyncio.create_task(follower.run(), name="config")
     watch(app, task)
     await follower.caught_up()
@@ -156,10 +161,17 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
     app[READY] = lambda: not running.draining and not spool_.failed
     app[PORTS]["edge"] = await running.listen(settings.listen_host, settings.listen_port, settings.listen_backlog)
+
+    async def drain() -> None:
+        app[PRESENCE].drain()
+        await running.drain(settings.drain_seconds)
+        await dispatcher.finished()
+
+    app[DRAIN] = drain
     yield
-    app[PRESENCE].drain()
-    await running.drain(settings.drain_seconds)
-    await dispatcher.finished()
+    await (
+        drain()
+    )  # again, for who builds the application without the service's frame: a drained server has nothing to do
 
 
 def _wiring(app: web.Application) -> Wiring:

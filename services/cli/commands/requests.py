@@ -13,8 +13,7 @@ from services.cli.api import Api, Target, unit
 from services.cli.output import Column, dollars, words
 
 FOLLOW_SECONDS = 1.0
-TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens",
-          "thinking_tokens")  # fmt: skip
+TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens")
 COLUMNS = (
     Column("received", "received_at", lambda at: str(at)[:19].replace("T", " ")),
     Column("key", "key"),

@@ -72,18 +72,19 @@ def simulator(environ: Mapping[str, str], layout: Layout, port: int) -> Service:
 
 
 def services(
-    environ: Mapping[str, str], layout: Layout, options: Options, bus: BusUrls, token_file: Path, clickhouse_port: int
+    environ: Mapping[str, str], layout: Layout, options: Options, bus: BusUrls, token_file: Path
 ) -> list[Service]:
     """Everything that meets on the bus, in the order of starting; stopping goes the other way."""
     own: dict[str, dict[str, str]] = {
         "analytics": {
-            "ANALYTICS_FACADE_PORT": str(clickhouse_port),
+            "ANALYTICS_FACADE_PORT": str(options.clickhouse_port),
             "ANALYTICS_DATA_DIR": str(layout.of("clickhouse")),
         },
         "console": {
             "CONSOLE_HTTP_PORT": str(options.console_port),
             "CONSOLE_ADMIN_TOKEN_FILE": str(token_file),
-            "CONSOLE_CLICKHOUSE_URL": f"http://{LOOPBACK}:{clickhouse_port}",
+            "CONSOLE_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}",
+            "CONSOLE_EDGE_URL": f"http://{LOOPBACK}:{options.edge_port}/anthropic",
         },
         "edge": {
             "EDGE_LISTEN_PORT": str(options.edge_port),

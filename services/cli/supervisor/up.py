@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import nats.errors
 
 from services.cli.api import Api
@@ -133,9 +134,13 @@ class Run:
 
     async def _start_services(self, bus: BusUrls, token_file: Path, wanted: governed.Wanted | None) -> None:
         self._words.waiting("starting the services")
-        # the console must know the façade's port before the façade runs, so a free one is looked for here
-        clickhouse_port = self._options.clickhouse_port or ports.any_free()
-        made = plan.services(self._environ, self._layout, self._options, bus, token_file, clickhouse_port)
+        # the console must know the ports of edge and façade before they run, so free ones are looked for here
+        options = msgspec.structs.replace(
+            self._options,
+            edge_port=self._options.edge_port or ports.any_free(),
+            clickhouse_port=self._options.clickhouse_port or ports.any_free(),
+        )
+        made = plan.services(self._environ, self._layout, options, bus, token_file)
         self._edge = next(service for service in made if service.name == "edge")
         names = organisation.credential_names(wanted.document) if wanted else set()
         self._edge.set(plan.credentials(self._environ, names | self._remembered_names()))

@@ -146,3 +146,4 @@ class Status(Answer, frozen=True, kw_only=True):
     services: tuple[ServiceStatus, ...]
     edges: tuple[EdgeView, ...]
     streams: tuple[StreamEnd, ...]
+    edge_url: str = ""

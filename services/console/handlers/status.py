@@ -6,7 +6,7 @@ import importlib.metadata
 from aiohttp import web
 
 from services.console import api
-from services.console.handlers.context import ANALYTICS, BALANCE_STORE, BUS, EDGES, answer, directory
+from services.console.handlers.context import ANALYTICS, BALANCE_STORE, BUS, EDGES, SETTINGS, answer, directory
 from shared.bus import Bus
 from shared.clock import rfc3339
 from shared.contracts.edge import EdgeStatus
@@ -36,6 +36,7 @@ async def status(request: web.Request) -> web.Response:
             services=services,
             edges=edges,
             streams=streams,
+            edge_url=app[SETTINGS].edge_url,
         )
     )
 

@@ -105,7 +105,8 @@ async function readLog(alive) {
 
 async function readStatus() {
   try {
-    const { services, edges } = await api.status();
+    const { services, edges, edge_url: edge } = await api.status();
+    table.edge(edge);
     spend.inFlight(edges.length ? edges.reduce((sum, edge) => sum + edge.live, 0) : null);
     const down = services.filter((service) => service.state === "down").map((service) => service.name);
     trouble("status", down.length ? `Not answering: ${down.join(", ")}.` : "");

@@ -27,10 +27,19 @@ export class RequestTable {
     this._loaded = false;
     this._terms = [];
     this._names = new Map();
+    this._edge = "";
     this._rows = byId("rows");
     byId("grid-head").replaceChildren(...headCells());
     byId("legend").replaceChildren(...TOKEN_CLASSES.map(([, label, short]) => h("span", {}, h("i", { class: `fill-${short}` }), label.replace("write", "cache write").replace(/^read$/, "cache read"))));
     this._listen();
+  }
+
+  /** Where the gateway listens, for the first steps of an empty table. */
+  edge(url) {
+    if (url === this._edge) return;
+    this._edge = url;
+    const box = byId("welcome");
+    if (!box.hidden) box.replaceChildren(...welcome(url));
   }
 
   /** Budgets by id, for the names in refusals. */
@@ -139,7 +148,7 @@ export class RequestTable {
     byId("grid").hidden = empty;
     byId("legend").hidden = empty;
     const box = byId("welcome");
-    if (empty && box.hidden) box.replaceChildren(...welcome());
+    if (empty && box.hidden) box.replaceChildren(...welcome(this._edge));
     box.hidden = !empty;
     const none = byId("none");
     none.hidden = empty || shown || !this._loaded;

@@ -2,11 +2,9 @@
 
 import { h } from "/static/dom.js";
 
-const EDGE_PORT = 8080;
-
-export function welcome() {
-  const base = `http://${location.hostname}:${EDGE_PORT}`;
-  const lines = [`export ANTHROPIC_BASE_URL=${base}`, "export ANTHROPIC_AUTH_TOKEN=<a virtual key>"];
+/** base: where the gateway listens, as the console was told; "" when it was not. */
+export function welcome(base) {
+  const lines = [`export ANTHROPIC_BASE_URL=${base || "<the gateway's address>/anthropic"}`, "export ANTHROPIC_AUTH_TOKEN=<a virtual key>"];
   const code = h("pre", { tabindex: "0", "aria-label": "Lines for your shell" }, h("code", {}, `${lines.join("\n")}\nclaude -p "Say hello"`));
   return [
     h("h3", {}, "No request has come yet"),
@@ -15,9 +13,8 @@ export function welcome() {
     h(
       "p",
       { class: "hint" },
-      "The gateway listens on port 8080 unless ",
       h("code", {}, "sluicegate up"),
-      " said otherwise; it printed the first virtual key too. More keys: ",
+      " printed the first virtual key. More keys: ",
       h("code", {}, "sluicegate keys create"),
       ".",
     ),

@@ -65,10 +65,14 @@ class Presence:
         """The refusal to give without asking, where the owner has blocked a scope of this path."""
         return self._blocks.denied(principal, self._now())
 
+    def changed(self) -> None:
+        """Beat now: something that others wait for is different."""
+        self._changed.set()
+
     def drain(self) -> None:
         """Tell the others that this worker takes no new requests."""
         self._draining = True
-        self._changed.set()
+        self.changed()
 
     async def close(self) -> None:
         """Sign off: nobody needs to push decisions to a worker that is gone."""
