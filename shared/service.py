@@ -46,6 +46,8 @@ PORTS = web.AppKey("ports", dict[str, int])
 FATAL: web.AppKey["asyncio.Future[None]"] = web.AppKey("fatal", asyncio.Future)
 """Set its exception to end the process: another owner lives, or a background task failed for good."""
 
+END_AGAIN_SECONDS = 0.5
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -121,6 +123,22 @@ def watch(app: web.Application, task: "asyncio.Task[None]") -> None:
         fatal.set_exception(done.exception() or RuntimeError(f"{done.get_name()} ended"))
 
     task.add_done_callback(ended)
+
+
+async def end(*tasks: "asyncio.Task[None]") -> None:
+    """Cancel tasks until they have ended; what they raise at their end is not looked at.
+
+    Again and again: `asyncio.wait_for` of Python 3.11, which the bus client stands on, swallows a cancellation that comes
+    in the very moment of an answer, and a follower would then run on for ever.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        ended, waiting = await asyncio.wait(waiting, timeout=END_AGAIN_SECONDS)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()
 
 
 def run(name: str, build_app: Callable[[], web.Application], settings: ServiceSettings) -> None:

@@ -35,6 +35,7 @@ edge_spool_records = Gauge(
     "sluicegate_edge_spool_records", "Records in the spool that the broker has not acknowledged."
 )
 edge_ungoverned = Counter("sluicegate_edge_ungoverned_total", "Attempts admitted without a verdict of the owner.")
+edge_repeats = Counter("sluicegate_edge_repeats_total", "Requests that a client sent again: one storm is one request.")
 
 budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])
 budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to LEDGER.")

@@ -18,7 +18,7 @@ from services.analytics.stores.migrations import migrate
 from services.analytics.stores.reader import open_reader
 from shared.bus import Bus, open_bus
 from shared.contracts import streams
-from shared.service import PORTS, READY, new_app, watch
+from shared.service import PORTS, READY, end, new_app, watch
 
 SETTINGS = web.AppKey("settings", Settings)
 BUS = web.AppKey("bus", Bus)
@@ -64,9 +64,7 @@ async def _sinks(app: web.Application) -> AsyncIterator[None]:
     app[READY] = lambda: bus.connected and not any(sink.failing for sink in sinks)
     await _caught_up(ledger, tasks[1])
     yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(*tasks)
 
 
 async def _caught_up(sink: Sink[Any], task: "asyncio.Task[None]") -> None:

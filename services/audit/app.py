@@ -9,7 +9,7 @@ from services.audit.handlers import Recorder
 from services.audit.settings import Settings
 from shared import clock
 from shared.bus import Bus, open_bus
-from shared.service import READY, new_app, watch
+from shared.service import READY, end, new_app, watch
 
 SETTINGS = web.AppKey("settings", Settings)
 BUS = web.AppKey("bus", Bus)
@@ -36,5 +36,4 @@ async def recorder(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(recording.run(), name="audit")
     watch(app, task)
     yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end(task)

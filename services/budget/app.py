@@ -19,7 +19,7 @@ from shared import clock
 from shared.bus import Bus, open_bus
 from shared.contracts.budget import Changed
 from shared.contracts.ledger import Decided
-from shared.service import READY, new_app, watch
+from shared.service import READY, end, new_app, watch
 
 log = structlog.get_logger()
 
@@ -120,6 +120,4 @@ async def _tasks(app: web.Application) -> AsyncIterator[_Start]:
     try:
         yield start
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end(*running)

@@ -22,7 +22,7 @@ from shared.bus import open_bus
 from shared.bus.config import ConfigFollower
 from shared.contracts.streams import LEDGER, REQUESTS
 from shared.errors import Unavailable
-from shared.service import READY, new_app, watch
+from shared.service import READY, end, new_app, watch
 from shared.settings import SettingsError
 
 
@@ -123,5 +123,4 @@ async def _running(app: web.Application, work: Coroutine[object, object, None], 
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)

@@ -23,7 +23,7 @@ from shared import clock, telemetry
 from shared.bus import Bus, open_bus
 from shared.bus.config import ConfigFollower
 from shared.contracts.config import ConfigChanged
-from shared.service import DRAIN, PORTS, READY, new_app, watch
+from shared.service import DRAIN, PORTS, READY, end, new_app, watch
 
 SETTINGS = web.AppKey("settings", Settings)
 BUS = web.AppKey("bus", Bus)
@@ -71,7 +71,7 @@ async def config(app: web.Application) -> AsyncIterator[None]:
     watch(app, task)
     await follower.caught_up()
     yield
-    await _stop(task)
+    await end(task)
 
 
 async def spool(app: web.Application) -> AsyncIterator[None]:
@@ -98,7 +98,7 @@ async def publisher(app: web.Application) -> AsyncIterator[None]:
             await running.flush()
     except TimeoutError:
         pass  # the broker is away; see FLUSH_SECONDS
-    await _stop(task)
+    await end(task)
 
 
 async def owner(app: web.Application) -> AsyncIterator[None]:
@@ -129,7 +129,7 @@ async def presence(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(present.run(), name="presence")
     watch(app, task)
     yield
-    await _stop(task)
+    await end(task)
     await present.close()
 
 
@@ -138,7 +138,7 @@ async def catalogue(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(known.run(), name="catalogue")
     watch(app, task)
     yield
-    await _stop(task)
+    await end(task)
 
 
 async def upstream(app: web.Application) -> AsyncIterator[None]:
@@ -188,8 +188,3 @@ def _wiring(app: web.Application) -> Wiring:
         catalogue=app[CATALOGUE],
         repeats=Repeats(),
     )
-
-
-async def _stop(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])

@@ -11,7 +11,7 @@ from services.pricing.handlers import Pricer
 from services.pricing.settings import Settings
 from services.pricing.stores import read_book
 from shared.bus import Bus, open_bus
-from shared.service import READY, new_app, watch
+from shared.service import READY, end, new_app, watch
 
 SETTINGS = web.AppKey("settings", Settings)
 BUS = web.AppKey("bus", Bus)
@@ -44,6 +44,4 @@ async def pricer(app: web.Application) -> AsyncIterator[None]:
     for task in tasks:
         watch(app, task)
     yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(*tasks)

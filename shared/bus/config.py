@@ -19,7 +19,7 @@ class ConfigFollower:
         self.directory = Directory()
         self._bus = bus
         self._on_change = on_change
-        self._arrived = asyncio.Condition()
+        self._arrived = asyncio.Event()
         self._seq = 0
 
     async def run(self) -> None:
@@ -29,17 +29,17 @@ class ConfigFollower:
                 change = _changed.decode(stored.data)
                 if self.directory.apply(change) and self._on_change:
                     self._on_change(change)
-            async with self._arrived:
-                self._seq = messages[-1].seq
-                self._arrived.notify_all()
+            self._seq = messages[-1].seq
+            self._arrived.set()  # wakes all who wait; the next ones wait for the next arrival
+            self._arrived = asyncio.Event()
 
     async def caught_up(self) -> None:
         """Return once everything that CONFIG held at the call is applied."""
         end = (await self._bus.end(CONFIG)).seq
-        async with self._arrived:
-            await self._arrived.wait_for(lambda: self._seq >= end)
+        while self._seq < end:
+            await self._arrived.wait()
 
     async def reached(self, config_rev: int) -> None:
         """Return once this revision is applied."""
-        async with self._arrived:
-            await self._arrived.wait_for(lambda: self.directory.config_rev >= config_rev)
+        while self.directory.config_rev < config_rev:
+            await self._arrived.wait()

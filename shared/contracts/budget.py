@@ -65,7 +65,7 @@ class Reserve(Message, frozen=True, kw_only=True):
 
 
 class Standing(Part, frozen=True, kw_only=True):
-    """How full one budget is after a grant. Utilization in parts per million of the limit, held money included."""
+    """How full one budget is at a grant. Utilization: what is spent, in parts per million of the limit."""
 
     budget_id: str
     period: str
@@ -79,6 +79,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
 
     at_cap: the strictest of the path: cut or finish. standings: the fullest budget first; empty without budgets.
     limited_by: the budget whose room made the hold smaller than the bound; "" when it is the bound.
+    held_input_nano_usd: the part of held_nano_usd that is for the input.
     """
 
     held_input_tokens: int
@@ -91,6 +92,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
     admitted_at: Micros
     owner_epoch: int
     limited_by: str = ""
+    held_input_nano_usd: NanoUSD = 0
 
 
 class Denied(Part, frozen=True, kw_only=True, tag="denied"):

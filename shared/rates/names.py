@@ -16,7 +16,7 @@ def bare(model: str) -> str:
 
     A release date stays, written as Anthropic does (`-20250929`).
     """
-    name = model.strip().lower().rsplit("/", 1)[-1]
+    name = model.lower().rsplit("/", 1)[-1].strip()
     name = _PREFIX.sub("", name)
     while (found := _SUFFIX.search(name)) and not found[0][1:].startswith("20"):
         name = name[: found.start()]

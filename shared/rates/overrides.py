@@ -11,7 +11,6 @@ from shared.contracts.config import PriceOverride
 from shared.contracts.message import Micros, Uid
 
 Basis = Literal["list", "cost", "charge"]
-BASES: tuple[Basis, ...] = ("list", "cost", "charge")
 _SCOPES = ("", "provider", "customer", "team", "key")  # from the least to the most specific
 _WILD = frozenset("*?[")
 

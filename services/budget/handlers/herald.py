@@ -13,6 +13,7 @@ from shared.contracts.budget import CHANGED, Changed, Decision
 from shared.contracts.edge import EDGE_DECISION, DecisionAck
 from shared.contracts.message import Decoder, UnknownVersion, encode
 from shared.errors import Unavailable
+from shared.service import end
 
 log = structlog.get_logger()
 
@@ -99,6 +100,4 @@ class Herald:
             log.info("budget.change_not_published", changes=len(changes))
 
     async def close(self) -> None:
-        for task in (*self._tasks.values(), *self._side):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), *self._side, return_exceptions=True)
+        await end(*self._tasks.values(), *self._side)
