@@ -22,6 +22,7 @@ class Timeouts(msgspec.Struct):
     header_timeout_seconds: float = 10.0
     body_idle_timeout_seconds: float = 30.0
     keep_alive_timeout_seconds: float = 75.0
+    write_idle_timeout_seconds: float = 300.0
 
 
 class Passing:

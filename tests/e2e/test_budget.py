@@ -1,18 +1,14 @@
 """The owner of the ledger on a real broker: durable before it answers, fenced, recovered, heard at every edge."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from services.budget.app import OWNER
 from services.budget.core.state import State
-from services.budget.settings import Settings
-from services.budget.stores import Ledger, LogUnfit, kept_decisions
-from shared.bus import Bus, BusSettings, open_bus, provision
+from services.budget.stores import Ledger, kept_decisions
+from shared.bus import Bus
 from shared.clock import now
 from shared.contracts.budget import (
     BALANCES,
@@ -35,9 +31,9 @@ from shared.contracts.budget import (
     Withdraw,
 )
 from shared.contracts.edge import EDGE_DECISION, EDGE_STATUS, DecisionAck, EdgeStatus
-from shared.contracts.ledger import Commit, Entry, Held
+from shared.contracts.ledger import Entry, Held
 from shared.contracts.message import Decoder, encode
-from shared.contracts.streams import DECISIONS, EDGES, LEDGER, PRICED, Names
+from shared.contracts.streams import DECISIONS, EDGES, PRICED
 from shared.errors import Overtaken, Unavailable
 from shared.service import FATAL, READY
 from tests.fixtures.broker import Broker
@@ -50,47 +46,19 @@ from tests.fixtures.budget import (
     organisation,
     owner_app,
     publish_priced,
-    publish_prices,
     rule,
     usage,
 )
+from tests.fixtures.governed import governed, installation, records, settings_of
 from tests.fixtures.waiting import until
+
+__all__ = ["governed"]  # a fixture
 
 KEY = "key:key:total"
 MILLI = USD // 1_000
-_commit = Decoder(Commit)
 _balances = Decoder(Balances)
 _decision = Decoder(Decision)
 _verdict = Decoder(Verdict)
-
-
-@pytest.fixture
-async def governed(bus: Bus) -> Bus:
-    """A key with a budget of 5 USD below a team with 20, and prices."""
-    await publish_prices(bus)
-    await govern(bus, organisation(team=[rule("team", 20, "total")], key=[rule("key", 5, "total")]))
-    return bus
-
-
-def settings_of(bus: Bus, **more: object) -> Settings:
-    return Settings(bus=bus.settings, **more)  # type: ignore[arg-type]  # fields by name
-
-
-async def records(bus: Bus) -> list[Commit]:
-    """All of the ledger, its chain of digests checked."""
-    found: list[Commit] = []
-    digest, end = bytes(32), (await bus.end(LEDGER)).seq
-    if not end:
-        return found
-    async for messages in bus.follow(LEDGER):
-        for stored in messages:
-            commit = _commit.decode(stored.data)
-            assert commit.digest == digest
-            digest = hashlib.sha256(stored.data).digest()
-            found.append(commit)
-        if messages[-1].seq >= end:
-            break
-    return found
 
 
 async def test_a_grant_is_in_the_ledger_before_it_is_answered(governed: Bus) -> None:
@@ -335,20 +303,6 @@ async def test_a_hold_that_its_edge_no_longer_lists_is_booked_and_corrected_by_a
         assert (await asker.balance(KEY)).spent_nano_usd == 2 * MILLI
 
 
-@asynccontextmanager
-async def installation(broker: Broker) -> AsyncIterator[Bus]:
-    """A broker of the test's own with everything that budget needs."""
-    broker.start()
-    try:
-        async with open_bus(broker.settings(), "test") as bus:
-            await provision(bus)
-            await publish_prices(bus)
-            await govern(bus, organisation(key=[rule("key", 5, "total")]))
-            yield bus
-    finally:
-        broker.stop()
-
-
 async def test_what_was_asked_while_the_broker_restarts_is_answered_and_held_once(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     async with installation(broker) as bus, owner_app(settings_of(bus)) as app:
@@ -367,54 +321,3 @@ async def test_what_was_asked_while_the_broker_restarts_is_answered_and_held_onc
         assert sorted(held) == sorted({*held})
         assert len(held) == 21
         assert not app[FATAL].done()
-
-
-async def test_a_broker_that_does_not_sync_is_refused_unless_it_is_accepted(tmp_path: Path) -> None:
-    async with installation(Broker(tmp_path, sync="2m")) as bus:
-        with pytest.raises(LogUnfit, match="sync_interval"):
-            async with owner_app(settings_of(bus)):
-                pass
-        async with owner_app(settings_of(bus, allow_unsynced_broker=True)):
-            assert isinstance(await Asker(bus).reserve(ask()), Granted)
-
-
-async def test_a_priced_log_made_anew_is_refused(governed: Bus) -> None:
-    async with owner_app(settings_of(governed)):
-        pass
-    await governed.client.jetstream().delete_stream(Names(governed.settings.prefix).stream(PRICED))
-    await provision(governed)
-    with pytest.raises(LogUnfit, match="PRICED was made anew"):
-        async with owner_app(settings_of(governed)):
-            pass
-
-
-async def test_a_ledger_whose_chain_is_broken_is_refused(governed: Bus) -> None:
-    async with owner_app(settings_of(governed)):
-        await Asker(governed).reserve(ask())
-    forged = (await records(governed))[-1]
-    await governed.append("ledger.0", encode(forged))
-    with pytest.raises(LogUnfit, match="digest"):
-        async with owner_app(settings_of(governed)):
-            pass
-
-
-async def test_it_waits_for_a_price_book(bus: Bus) -> None:
-    await govern(bus, organisation())
-    settings = Settings(bus=bus.settings)
-
-    async def start() -> None:
-        async with owner_app(settings):
-            assert isinstance(await Asker(bus).reserve(ask()), Granted)
-
-    starting = asyncio.create_task(start())
-    with pytest.raises(Unavailable):
-        await Asker(bus).once(ask(), "budget.{shard}.reserve", timeout=0.2)
-    await publish_prices(bus)
-    await starting
-
-
-async def test_without_a_broker_the_start_fails_at_once(tmp_path: Path) -> None:
-    nowhere = BusSettings(url=Broker(tmp_path).url, connect_timeout_seconds=0.5)
-    with pytest.raises(Unavailable):
-        async with owner_app(Settings(bus=nowhere)):
-            pass

@@ -186,7 +186,7 @@ async def test_a_queued_attempt_asks_for_the_last_word_when_its_time_is_over(own
     busy = msgspec.structs.replace(DENIED, reason="busy")
     played.script = [Queued(ahead=1, owner_epoch=1), busy]
     assert await (await owner(0.2)).reserve(reserve()) == busy
-    assert played.asked[-1].waited_ms >= 200
+    assert played.asked[-1].waited_ms >= 190  # the loop may wake a moment early
 
 
 async def test_a_cut_is_told_before_the_stream_ends_or_given_up_soon(owner: Maker, bus: Bus) -> None:

@@ -19,6 +19,7 @@ class Timeouts(msgspec.Struct):
     header_timeout_seconds: float = 0.3
     body_idle_timeout_seconds: float = 0.3
     keep_alive_timeout_seconds: float = 0.5
+    write_idle_timeout_seconds: float = 0.5
 
 
 class Echo:
@@ -240,3 +241,23 @@ async def test_draining_closes_the_idle_and_lets_the_running_answer_end(port: in
         await asyncio.wait_for(draining, 5)
         with pytest.raises(OSError, match=r"refused|Connect call failed"):
             await RawClient(port).__aenter__()
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 50_000])
+async def test_a_client_that_never_reads_its_answers_is_served_no_further_and_let_go(
+    port: int, server: Server, echo: Echo, body: bytes
+) -> None:
+    """Answers to requests that were sent ahead must not pile up in memory, nor wait for ever to be read."""
+    requests = post("/v1/messages", body) * 100
+    async with RawClient(port, receive_buffer=4096) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport that reads, as this one
+        try:
+            async with asyncio.timeout(10):
+                while not client.writer.is_closing() and len(echo.requests) < 100_000:
+                    client.send(requests)
+                    await client.writer.drain()
+        except ConnectionError:
+            pass
+        await until(lambda: server.connections == 0)
+    answered = sum(len(request.body) + 200 for request in echo.requests)
+    assert answered < 16 * 2**20

@@ -227,6 +227,7 @@ async def test_a_stale_connection_is_replaced_once_without_the_client_noticing(e
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!",
         b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_an_answer_that_is_no_http_becomes_a_refusal(edge: Edge, answer: bytes) -> None:

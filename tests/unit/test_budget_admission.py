@@ -130,19 +130,23 @@ def test_once_it_has_waited_long_enough_a_stream_takes_what_there_is() -> None:
 
 def test_soft_and_shadow_budgets_are_booked_and_never_decide() -> None:
     desk = Desk(organisation(key=[rule("key", 0.005, mode="soft"), rule("key", 0.001, "day", mode="shadow")]))
-    granted = desk.grant(ask())
+    desk.grant(ask("r1"))
+    desk.close(usage("r1", nano_usd=11 * MILLI))
+    granted = desk.grant(ask("r2"))
     assert granted.at_cap == "finish"
     assert [s.budget_id for s in granted.standings] == ["key:key:month"]
     assert granted.standings[0].utilization_ppm == 2_200_000
     assert granted.standings[0].surpassed_ppm == 950_000
-    assert desk.booked("key:key:day") == (0, 11 * MILLI)
+    assert desk.booked("key:key:day") == (11 * MILLI, 11 * MILLI)
 
 
-def test_standings_name_the_fullest_budget_first_with_what_is_held() -> None:
-    desk = Desk(organisation(team=[rule("team", 100)], key=[rule("key", 0.02, alerts_ppm=(500_000, 950_000))]))
-    standings = desk.grant(ask()).standings
+def test_standings_name_the_fullest_budget_first_without_what_is_held() -> None:
+    desk = Desk(organisation(team=[rule("team", 100)], key=[rule("key", 0.04, alerts_ppm=(250_000, 950_000))]))
+    desk.grant(ask("r1"))
+    desk.close(usage("r1", nano_usd=11 * MILLI))
+    standings = desk.grant(ask("r2")).standings
     assert [(s.budget_id, s.utilization_ppm, s.surpassed_ppm) for s in standings] == [
-        ("key:key:month", 550_000, 500_000),
+        ("key:key:month", 275_000, 250_000),
         ("team:team:month", 110, 0),
     ]
 

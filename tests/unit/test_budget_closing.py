@@ -171,6 +171,12 @@ def test_a_true_up_without_an_amount_is_priced_at_the_rate_of_the_hold() -> None
     assert desk.booked(KEY) == (0, 30 * MILLI)
 
 
+def test_a_true_up_before_anything_was_counted_gives_nothing_back() -> None:
+    desk = desk_with_hold(text_bytes=100_000)
+    desk.do(TrueUp(rid="r1", input_tokens=0, nano_usd=0))
+    assert desk.booked(KEY) == (0, 71 * MILLI)
+
+
 def test_more_input_than_was_held_is_taken_from_the_output_part() -> None:
     desk = desk_with_hold()
     desk.do(TrueUp(rid="r1", input_tokens=3_000, nano_usd=3 * MILLI))

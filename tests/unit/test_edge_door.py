@@ -202,7 +202,7 @@ def test_headers_that_repeat_are_read_as_one() -> None:
     [
         (570_000, b"allowed", None, b"0.57"),
         (769_999, b"allowed_warning", b"0.75", b"0.76"),
-        (1_130_000, b"allowed_warning", b"0.95", b"1.13"),
+        (1_130_000, b"allowed_warning", b"0.95", b"0.99"),
     ],
 )
 def test_a_success_tells_how_full_the_budget_is(ppm: int, status: bytes, threshold: bytes | None, shown: bytes) -> None:
@@ -280,6 +280,12 @@ def test_a_hard_budget_anywhere_on_the_path_counts() -> None:
     made = directory(key)
     assert not policy.has_hard_budget(made, made.principal(key))
     assert policy.has_hard_budget(made, made.principal(key, "cP"))
+
+
+def test_a_session_budget_is_a_hard_one() -> None:
+    key = changed(session_budget_nano_usd=1)
+    made = directory(key)
+    assert policy.has_hard_budget(made, made.principal(key))
 
 
 CARDS = tuple(

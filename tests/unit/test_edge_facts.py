@@ -216,3 +216,18 @@ def test_a_trace_is_joined_only_when_it_is_well_formed() -> None:
     good = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
     assert facts({b"traceparent": good}).trace_id == "a" * 32
     assert facts({b"traceparent": good + b"x"}).trace_id == ""
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'"messages": [{"role": "user", "content": "\xff\xfe"}]',
+        b'"messages": [{"role": "user", "content": [{"type": "\xff"}]}]',
+        b'"messages": [], "tools": [{"type": "\xff"}]',
+        b'"messages": [], "system": [{"type": "text", "cache_control": {"ttl": "\xff"}}]',
+    ],
+)
+def test_bytes_that_are_no_utf_8_are_the_client_s_mistake_wherever_they_stand(part: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        read_facts(b'{"model": "claude-opus-5-5", "max_tokens": 1, ' + part + b"}", {})
+    assert refused.value.status == 400

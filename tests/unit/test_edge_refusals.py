@@ -125,6 +125,31 @@ def test_each_denial_has_its_status_and_sentence(
     assert int(headers.get(b"retry-after", b"1")) >= 1
 
 
+@pytest.mark.parametrize(
+    ("budget_id", "text"),
+    [
+        ("team:T:month", "at what was left of the monthly budget of team 'payments'. Ask #payments for an increase."),
+        ("key:K:day:tests", "at what was left of the daily budget of key 'dev'. Ask #payments for an increase."),
+        ("", "at what was left. Ask #payments for an increase."),
+    ],
+)
+def test_a_stream_that_is_cut_names_the_budget(budget_id: str, text: str) -> None:
+    made = directory()
+    team = Team(uid="T", org="O", customer="C", id="payments", contact="#payments")
+    made.apply(ConfigChanged(config_rev=2, at=NOW, actor="t", puts=(team,)))
+    principal = Principal(org="O", customer="C", team="T", key="K")
+    assert denials.cut_off(budget_id, principal, made) == f"Budget exceeded: the answer was cut {text}"
+
+
+@pytest.mark.parametrize(
+    "reason", ["spent", "busy", "unpriced", "unboundable", "unknown", "too_late", "one of tomorrow"]
+)
+def test_no_denial_is_ever_a_403_or_a_404(reason: str) -> None:
+    """With one the client asks its user to log in, or hides our sentence."""
+    made, _, _ = answer(refusal(reason=reason))
+    assert made.status in (400, 401, 429, 503)
+
+
 def test_no_refusal_is_ever_a_403_and_only_an_unknown_operation_a_404() -> None:
     assert {reason for reason, (status, _) in STATUS.items() if status in (403, 404)} == {"not_found"}
 
@@ -141,6 +166,8 @@ def test_no_refusal_is_ever_a_403_and_only_an_unknown_operation_a_404() -> None:
         (refusals.spool_failed(), 503, None),
         (refusals.upstream_unreachable("anthropic"), 503, None),
         (refusals.credential_missing("anthropic", "env:ANTHROPIC_API_KEY"), 503, b"false"),
+        (refusals.upstream_redirected("anthropic"), 503, b"false"),
+        (refusals.no_such_model("claude-x"), 404, None),
     ],
 )
 def test_only_what_time_can_mend_is_retried(refused: Refusal, status: int, retry: bytes | None) -> None:

@@ -211,6 +211,14 @@ def test_a_settled_attempt_keeps_the_attribution_of_its_grant() -> None:
     assert (record.lines, record.response_model, record.upstream_request_id) == (seen.lines, "m", "up")
 
 
+def test_input_above_its_bound_is_taken_from_the_output() -> None:
+    held = msgspec.structs.replace(GRANTED, held_nano_usd=4_000, held_input_nano_usd=1_000, held_output_tokens=300)
+    assert lifecycle.output_left(held, 2_000) == 300
+    assert lifecycle.output_left(held, 6_000) == 100
+    assert lifecycle.output_left(held, 60_000) == 0
+    assert lifecycle.output_left(GRANTED, 60_000) == 900  # an owner of the release before does not say
+
+
 def test_a_complete_error_answer_is_void() -> None:
     record = lifecycle.settled(SENT, usage.NOTHING, Ending(outcome="upstream_error", closed_at=3_000_000, status=529))
     assert (record.kind, record.status, record.lines) == ("void", 529, ())
@@ -260,10 +268,10 @@ def test_a_refused_request_is_completed_without_facts() -> None:
     assert (record.request_model, record.body_digest) == ("", b"")
 
 
-def test_a_repeat_is_recognised_for_a_minute() -> None:
+def test_a_repeat_is_recognised_after_the_client_s_longest_wait() -> None:
     repeats, mark, minute = Repeats(most=3), ("K", "S", "A", b"d"), 60_000_000
-    assert [repeats.is_repeat(mark, at) for at in (1, 2, minute + 1, 2 * minute + 1)] == [False, True, True, False]
-    assert not repeats.is_repeat(("K", "S", "A", b"other"), 2 * minute + 2)
+    assert [repeats.is_repeat(mark, at * minute) for at in (0, 1, 2, 5)] == [False, True, True, False]
+    assert not repeats.is_repeat(("K", "S", "A", b"other"), 6 * minute)
 
 
 def test_only_so_many_marks_are_kept() -> None:

@@ -143,6 +143,32 @@ def test_a_head_over_the_limits_is_refused_with_431(head: bytes) -> None:
     assert refused.value.status == 431
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"1\r\na\r\n0\r\nX: " + b"never ends " * 200,
+        b"1\r\na\r\n0\r\n" + b"name-never-ends" * 200,
+        b"1;" + b"extension" * 200,
+        b'1;a="' + b"quoted" * 400,
+        b"0" * 2000,
+    ],
+)
+def test_what_is_neither_head_nor_body_is_bounded_too(endless: bytes) -> None:
+    """The parser keeps an unfinished trailer to itself, and tells nothing of chunk sizes and extensions."""
+    seen = Seen(Limits(header_bytes=1000))
+    with pytest.raises(Rejected) as refused:
+        seen.feed(CHUNKED + endless, *range(0, len(endless), 100))
+    assert refused.value.status == 431
+    assert seen.requests == []
+
+
+def test_a_long_body_in_small_reads_is_not_taken_for_a_head() -> None:
+    seen = Seen(Limits(header_bytes=200))
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in b"abcdefghij" * 100)
+    seen.feed(CHUNKED + body + b"0\r\n\r\n", *range(0, len(body), 50))
+    assert len(seen.requests[0].body) == 1000
+
+
 @given(st.binary(max_size=300))
 def test_noise_is_refused_or_waited_for_and_never_breaks_the_reader(noise: bytes) -> None:
     seen = Seen()

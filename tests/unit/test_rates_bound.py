@@ -1,5 +1,7 @@
 """The hold is never below the bill, and the arithmetic keeps its promises for any usage."""
 
+from typing import get_args
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +12,9 @@ from shared.contracts.config import PriceOverride
 from shared.contracts.edge import Line
 from shared.rates import Asked, Book, Overrides, Terms, hold_rates, price
 from shared.rates.book import FOR_EVER
-from shared.rates.overrides import BASES, Basis
+from shared.rates.overrides import Basis
 
+BASES: tuple[Basis, ...] = get_args(Basis)
 BOOK = Book(read_book())
 NOW = parse("2026-11-21")
 MODELS = sorted({model for card in read_book().cards for model in card.models})

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import lz4.frame  # type: ignore[import-untyped]  # ships no type information
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from ulid import ULID
 
 from services.analytics.core.answers import CONTENT_TYPES, QueryFailed
@@ -25,6 +27,8 @@ log = structlog.get_logger()
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_QUERY_BYTES = 1 << 20
+MOST_ID_LENGTH = 128
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
@@ -49,10 +53,12 @@ def facade(reader: Reader) -> web.Application:
 async def _local_only(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """A web page can make its name resolve to this address, or post to it blindly; both say so in their headers."""
-    origin = request.headers.get("Origin", "")
-    if _name(f"//{request.headers.get('Host', '')}") not in LOCAL_NAMES or (
-        origin and _name(origin) not in LOCAL_NAMES
+    """A web page can make its name resolve to this address, or ask blindly; both say so in their headers."""
+    origin, site = request.headers.get("Origin", ""), request.headers.get("Sec-Fetch-Site", "")
+    if (
+        site == "cross-site"
+        or _name(f"//{request.headers.get('Host', '')}") not in LOCAL_NAMES
+        or (origin and _name(origin) not in LOCAL_NAMES)
     ):
         return web.Response(status=403, text="This port answers this machine only.\n")
     return await handler(request)
@@ -73,7 +79,7 @@ class _Routes:
         return web.Response(text="Ok.\n")
 
     async def query(self, request: web.Request) -> web.Response:
-        query_id = request.query.get("query_id") or str(ULID())
+        query_id = _UNPRINTABLE.sub("?", request.query.get("query_id", ""))[:MOST_ID_LENGTH] or str(ULID())
         headers = {
             "X-ClickHouse-Server-Display-Name": "sluicegate",
             "X-ClickHouse-Query-Id": query_id,
@@ -102,10 +108,7 @@ async def _question(request: web.Request) -> Question:
     values = {name: value for name, value in values.items() if name not in ("compress", "decompress")}
     if request.content_type == "multipart/form-data":
         body = ""
-        for name, value in (await request.post()).items():
-            if not isinstance(value, str):
-                raise QueryFailed.of(48, "External data is not supported here", "NOT_IMPLEMENTED")
-            values[name] = value
+        values |= await _form(request)
     else:
         body = await _body(request)
     url_query = values.get("query", "")
@@ -118,9 +121,26 @@ async def _question(request: web.Request) -> Question:
     )
 
 
+async def _form(request: web.Request) -> dict[str, str]:
+    try:
+        form = await request.post()
+    except (ValueError, RuntimeError, HttpProcessingError, web.RequestPayloadError) as error:
+        # what aiohttp's reader of forms raises on a broken one
+        raise QueryFailed.of(36, "The form cannot be read", "BAD_ARGUMENTS") from error
+    found: dict[str, str] = {}
+    for name, value in form.items():
+        if not isinstance(value, str):
+            raise QueryFailed.of(48, "External data is not supported here", "NOT_IMPLEMENTED")
+        found[name] = value
+    return found
+
+
 async def _body(request: web.Request) -> str:
     """The server has undone gzip, deflate, zstd already."""
-    body = await request.read()
+    try:
+        body = await request.read()
+    except web.RequestPayloadError as error:
+        raise QueryFailed.of(36, "The body is not in the encoding it names", "BAD_ARGUMENTS") from error
     if request.headers.get("Content-Encoding", "").lower() == "lz4":
         try:
             body = lz4.frame.LZ4FrameDecompressor().decompress(body, max_length=MOST_QUERY_BYTES)

@@ -44,10 +44,10 @@ def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held
     if hold := state.holds.get(ask.rid):
         return None, _granted(state, rules, hold, now)
     if ask.rid in state.closings or ask.rid in state.tombstones:
-        return None, _no(state, "too_late", "")
+        return None, no_budget(state, "too_late")
     path = rules.catalogue.path(ask.principal.key, ask.provider, ask.session)
     if path is None or 0 < path.key.revoked_at <= now:
-        return None, _no(state, "unknown", "")
+        return None, no_budget(state, "unknown")
     if path.matching:
         facts = Facts(ask.model, path.provider, ask.credential, ask.operation, ask.principal.tags)
         path = path.narrowed(facts)
@@ -67,10 +67,11 @@ def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held
         charges=held.charges,
         at_cap=held.at_cap,
         remaining_nano_usd=min((room.free - held.nano_usd for room in hard), default=0),
-        standings=_standings((room.limit, room.period, room.counter, held.nano_usd) for room in rooms),
+        standings=_standings((room.limit, room.period, room.counter) for room in rooms),
         admitted_at=now,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
+        held_input_nano_usd=held.input_nano_usd,
     )
 
 
@@ -178,24 +179,23 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
         charges=held.charges,
         at_cap=held.at_cap,
         remaining_nano_usd=max(0, min(free, default=0)),
-        standings=_standings((limit, period, counter, 0) for limit, period, counter in booked),
+        standings=_standings(booked),
         admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
+        held_input_nano_usd=held.input_nano_usd,
     )
 
 
-def _standings(booked: Iterable[tuple[Limit, Period, Counter, NanoUSD]]) -> tuple[Standing, ...]:
+def _standings(booked: Iterable[tuple[Limit, Period, Counter]]) -> tuple[Standing, ...]:
     """The fullest first. Shadow budgets are tried out unseen by clients."""
-    found = [
-        standing(limit, period, counter, more) for limit, period, counter, more in booked if limit.rule.mode != "shadow"
-    ]
+    found = [standing(limit, period, counter) for limit, period, counter in booked if limit.rule.mode != "shadow"]
     return tuple(sorted(found, key=lambda s: -s.utilization_ppm))
 
 
-def standing(limit: Limit, period: Period, counter: Counter, more: NanoUSD = 0) -> Standing:
-    """more: held on top of what is booked."""
-    used = ppm(counter.spent(limit.basis) + counter.held_nano_usd + more, limit.nano_usd)
+def standing(limit: Limit, period: Period, counter: Counter) -> Standing:
+    """What is held is left out: it may take all that is left, and a person would be told so at every step."""
+    used = ppm(counter.spent(limit.basis), limit.nano_usd)
     return Standing(
         budget_id=limit.id,
         period=limit.rule.period,
@@ -214,7 +214,7 @@ def resets_at(period: Period) -> Micros:
     return 0 if period.end == NEVER else period.end
 
 
-def _no(state: State, reason: str, contact: str) -> Denied:
+def no_budget(state: State, reason: str) -> Denied:
     """A refusal that no budget is the cause of."""
     return Denied(
         budget_id="",
@@ -226,7 +226,7 @@ def _no(state: State, reason: str, contact: str) -> Denied:
         input_bound=0,
         resets_at=0,
         retry_after_s=0,
-        contact=contact,
+        contact="",
         owner_epoch=state.owner_epoch,
     )
 

@@ -1,6 +1,6 @@
 """What happens to a hold between the grant and the close: extended, trued up, cut, withdrawn."""
 
-from services.budget.core.admission import Rules, spent_refusal
+from services.budget.core.admission import Rules, no_budget, spent_refusal
 from services.budget.core.state import Hold, State
 from shared.contracts.budget import Cut, Denied, Extend, Granted, TrueUp, Withdraw
 from shared.contracts.ledger import Extended, Spent, TruedUp, Withdrawn
@@ -22,8 +22,10 @@ def true_up(state: State, ask: TrueUp, now: Micros) -> TruedUp | None:
     Once per hold. More input than was held is taken from the output part; beyond that the close shows an overrun.
     """
     hold = state.holds.get(ask.rid)
-    if hold is None or hold.trued_up or hold.held.unboundable or ask.input_tokens < 0 or ask.nano_usd < 0:
+    if hold is None or hold.trued_up or hold.held.unboundable or ask.nano_usd < 0:
         return None
+    if ask.input_tokens <= 0:
+        return None  # nothing was counted yet: no prompt is empty
     by_count = _at_held_rate(ask.input_tokens, hold.input_nano_usd, hold.held.input_tokens)
     # tokens without an amount are priced at the hold's rate: never is a hold given back for want of a figure
     cost = min(ask.nano_usd, by_count) if ask.nano_usd else by_count
@@ -34,7 +36,7 @@ def extend(state: State, rules: Rules, ask: Extend, now: Micros) -> tuple[Extend
     """More output, if it is free everywhere. Asked again with the same n it answers the same."""
     hold = state.holds.get(ask.rid)
     if hold is None:
-        return None, _too_late(state)
+        return None, no_budget(state, "too_late")
     if ask.n in hold.extensions:
         return None, _extended(state, hold, hold.extensions[ask.n], 0)
     price = _at_held_rate(ask.output_tokens, hold.held.nano_usd - hold.held.input_nano_usd, hold.held.output_tokens)
@@ -79,21 +81,5 @@ def _extended(state: State, hold: Hold, output_tokens: int, price: NanoUSD) -> G
         remaining_nano_usd=0,
         standings=(),
         admitted_at=hold.held.admitted_at,
-        owner_epoch=state.owner_epoch,
-    )
-
-
-def _too_late(state: State) -> Denied:
-    return Denied(
-        budget_id="",
-        reason="too_late",
-        limit_nano_usd=0,
-        spent_nano_usd=0,
-        held_nano_usd=0,
-        need_nano_usd=0,
-        input_bound=0,
-        resets_at=0,
-        retry_after_s=0,
-        contact="",
         owner_epoch=state.owner_epoch,
     )

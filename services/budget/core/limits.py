@@ -10,7 +10,7 @@ import msgspec
 from services.budget.core.periods import Calendar, Period
 from services.budget.core.state import Counter, State
 from shared.contracts.attribution import Principal
-from shared.contracts.config import BudgetRule, Customer, Key, Provider, Team
+from shared.contracts.config import BudgetRule, Customer, Key, Org, Provider, Team
 from shared.contracts.message import Micros, NanoUSD, Uid
 from shared.directory import Directory
 from shared.rates import Basis, canonical
@@ -120,6 +120,8 @@ class Catalogue:
         for entity in directory.entities.values():
             if isinstance(entity, Key):
                 self._add_key(entity)
+            if isinstance(entity, Org | Customer | Team | Key) and any(msgspec.structs.astuple(entity.rate_limits)):
+                self.not_enforced.add("rate_limits")
 
     def _add(self, limit: Limit) -> None:
         self.limits[limit.id] = limit
@@ -135,8 +137,6 @@ class Catalogue:
         for uid in (key.org, key.customer, key.team, key.uid):
             for org, rule in self._members.get(uid, ()):
                 self._add(self._member_limit(org, key, rule))
-        if any(msgspec.structs.astuple(key.rate_limits)):
-            self.not_enforced.add("rate_limits")
 
     def _member_limit(self, org: Uid, key: Key, rule: BudgetRule) -> Limit:
         """A team's `per: member` budget as the cap of one of its keys."""

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 TICK_SECONDS = 1.0
 FULL_THRESHOLD_PPM = 1_000_000
 _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
+_MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -68,6 +69,7 @@ class Owner:
         self._room = asyncio.Event()
         self._room.set()
         self._alerts = blocks.Alerts()
+        self._undecided: dict[str, None] = {}  # scopes to look at, in order
         self._last_tick = self._latest = 0
 
     def now(self) -> Micros:
@@ -136,9 +138,20 @@ class Owner:
         if len(self._queue) <= 1_000:
             self._room.set()
         scopes.update(limit.block_scope for limit in _limits(rules, step.spent))
-        for decided in blocks.due(self.state, rules, scopes, now):
-            self._apply(step, decided)
+        self._undecided.update(dict.fromkeys(scopes))
+        self._decide_blocks(step, rules, now)
         return step
+
+    def _decide_blocks(self, step: Step, rules: Rules, now: Micros) -> None:
+        """As many as a record takes; the next one goes on."""
+        before = len(step.events)
+        while self._undecided and len(step.events) - before < _MOST_DECIDED:
+            scope = next(iter(self._undecided))
+            del self._undecided[scope]
+            for decided in blocks.due(self.state, rules, (scope,), now):
+                self._apply(step, decided)
+        if self._undecided:
+            self._wake.set()
 
     def _apply(self, step: Step, event: LedgerEvent) -> None:
         self.state.apply(event)

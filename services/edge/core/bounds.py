@@ -19,6 +19,7 @@ CLIENT_RUN = ("bash_", "text_editor_", "computer_", "memory_")
 IN_BODY = ("tool_search_tool_",)
 """Run by the provider, but all they can add is in the body already."""
 
+MOST_SEARCHES = 1_000  # what a body allows beyond is out of every proportion, and so must not become a figure of ours
 LOOPS = 10  # the provider pauses a turn after so many rounds of its own tools
 MOST_PAGES = 100  # of one PDF, as published
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
@@ -111,7 +112,8 @@ def _look_at_tools(tools: Iterable[_Tool], seen: Contents) -> None:
         if not kind or kind == "custom" or kind.startswith((*CLIENT_RUN, *IN_BODY)):
             continue
         if kind.startswith("web_search_"):
-            seen.searches += LOOPS if tool.max_uses is None else max(0, tool.max_uses)
+            wished = LOOPS if tool.max_uses is None else max(0, tool.max_uses)
+            seen.searches = min(MOST_SEARCHES, seen.searches + wished)
             if tool.max_uses is not None:
                 continue
         seen.loops = LOOPS  # the provider runs it, in rounds that the body does not bound

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from services.edge.core.refusals import Limit, Refusal
+from shared.contracts.attribution import Principal
 from shared.contracts.budget import Denied
 from shared.contracts.config import Key
 from shared.directory import Directory
@@ -33,7 +34,7 @@ def refusal(denied: Denied, directory: Directory, now: int, *, model: str, strea
             )
             return Refusal(reason="invalid", code="unboundable", message=text + _ask(denied.contact))
         case "unknown":
-            return Refusal(reason="authentication", code="unknown", message="This key no longer exists.")
+            return Refusal(reason="authentication", code="unknown", message="This key is revoked or no longer exists.")
     return Refusal(
         reason="unavailable",
         code=denied.reason,
@@ -68,6 +69,15 @@ def _busy(denied: Denied, directory: Directory, now: int) -> Refusal:
     return Refusal(
         reason="busy", code=denied.reason, message=text + _ask(denied.contact), retry_after_s=wait, limit=_limit(denied)
     )
+
+
+def cut_off(budget_id: str, principal: Principal, directory: Directory) -> str:
+    """What a stream ends with that has come to its hold. budget_id: what the hold was limited by."""
+    _, _, period = split_budget_id(budget_id)
+    whose = f" of the {PERIODS.get(period, period)} budget of {budget_name(budget_id, directory)}" if budget_id else ""
+    contact = next((rule.contact for _, _, rule in directory.rules_on(principal) if rule.id == budget_id), "")
+    text = f"Budget exceeded: the answer was cut at what was left{whose}."
+    return text + _ask(contact or directory.contact(principal))
 
 
 def _limit(denied: Denied) -> Limit:

@@ -84,7 +84,7 @@ def read_facts(body: bytes, headers: Index) -> Facts:
     found = _top_level(body)
     try:
         return _facts(body, found, headers)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Rejected("invalid_request_error", f"The request body is malformed: {_why(error)}") from None
 
 

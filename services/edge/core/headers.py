@@ -21,6 +21,8 @@ OURS = (b"x-sluicegate-", b"proxy-")
 POOLED = b"anthropic-ratelimit-"
 WARNINGS = ((950_000, b"0.95"), (750_000, b"0.75"))  # contract 2.5: the thresholds that the client has a notice for
 
+BELOW_ONE = 990_000  # 1 would mean that no more is served; a soft budget goes on above its limit
+
 
 def index(headers: Iterable[Header]) -> dict[bytes, bytes]:
     """See Index."""
@@ -86,7 +88,7 @@ def budget_headers(standings: tuple[Standing, ...]) -> Headers:
         (b"anthropic-ratelimit-unified-status", status),
         (b"anthropic-ratelimit-unified-representative-claim", b"overage"),
         (b"anthropic-ratelimit-unified-overage-status", status),
-        (b"anthropic-ratelimit-unified-overage-utilization", utilization(fullest.utilization_ppm)),
+        (b"anthropic-ratelimit-unified-overage-utilization", utilization(min(fullest.utilization_ppm, BELOW_ONE))),
     ]
     if surpassed:
         found.append((b"anthropic-ratelimit-unified-overage-surpassed-threshold", surpassed))

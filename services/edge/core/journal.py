@@ -54,7 +54,6 @@ class Dropped(Message, frozen=True, kw_only=True):
     rid: str
 
 
-Record = Opened | Started | Sent | Progressed | Dropped | UsageRecorded | RequestCompleted
 Kind = Literal[b"O", b"S", b"U", b"P", b"D", b"E", b"R"]
 
 KINDS: dict[bytes, type[Message]] = {

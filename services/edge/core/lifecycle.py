@@ -145,6 +145,16 @@ def asked(context: Context, attempt: Attempt, held: Sent) -> Asked:
     )
 
 
+def output_left(granted: Granted, input_tokens: int) -> int:
+    """Output tokens that the hold pays for, once so much input was counted: what passed its bound comes from the output."""
+    above = input_tokens - granted.held_input_tokens
+    for_output = granted.held_nano_usd - granted.held_input_nano_usd
+    if above <= 0 or for_output <= 0 or granted.held_input_tokens <= 0:
+        return granted.held_output_tokens
+    cost = -(-above * granted.held_input_nano_usd // granted.held_input_tokens)
+    return granted.held_output_tokens * max(0, for_output - cost) // for_output
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt that was sent ended. first_byte_at: of the answer, 0 when none came."""
 
@@ -179,9 +189,12 @@ def settled(held: Sent, usage: Usage, ending: Ending) -> UsageRecorded:
     )
 
 
-def unanswered(held: Sent, request: Asked, outcome: str, closed_at: Micros) -> Usage:
-    """Nothing of an answer was seen. A client that hung up has still made the provider work; a broken upstream has not."""
-    if outcome == "client_gone":
+def unanswered(held: Sent, request: Asked, hung_up: bool, closed_at: Micros) -> Usage:
+    """Nothing of an answer was seen. hung_up: by us, for a client that left or a provider that was silent for too long.
+
+    The provider has worked all the same; one that broke off by itself has not.
+    """
+    if hung_up:
         return usages.unseen(request, max(0, closed_at - held.usage.sent_at) // 1000)
     return Usage(estimated=True)
 

@@ -8,6 +8,7 @@ from services.edge.core import sse
 from services.edge.core import usage as usages
 from services.edge.core.observed import Observed
 from services.edge.core.usage import Asked, Counts, Usage
+from shared.contracts.edge import Line
 
 LARGEST_EVENT = 16 * 1024 * 1024  # beyond it an event passes unread: memory is bounded, usage is estimated
 LARGEST_JSON = 64 * 1024 * 1024
@@ -204,26 +205,26 @@ class JsonMeter:
             return None
 
     def usage(self) -> Usage:
-        answer = self._read()
-        if answer is None or answer.usage is None:
-            return self._estimated(answer)
-        model = answer.model or self._asked.model
+        """Estimated where it was cut off, or its usage cannot be read. An error object is complete as it is, and free."""
+        answer = self._read() or _Answer()
+        counts = answer.usage or {}
+        if answer.error is not None and not counts:
+            return usages.NOTHING
         free = answer.stop_reason == "refusal" and bytes(answer.content).strip() == b"[]"
+        complete = free or usages.complete(counts)
         return Usage(
-            lines=() if free else usages.of(answer.usage, model, self._asked),
-            provider_usage=msgspec.json.encode(answer.usage),
-            response_model=model,
-            stop_reason=answer.stop_reason or "",
-            unknown_counters=usages.unknown_counters(answer.usage),
+            lines=() if free else self._lines(counts, answer.model[: usages.LONGEST_TEXT], complete),
+            provider_usage=usages.kept(counts),
+            response_model=answer.model[: usages.LONGEST_TEXT],
+            stop_reason=(answer.stop_reason or "")[: usages.LONGEST_TEXT],
+            unknown_counters=usages.unknown_counters(counts),
+            estimated=not complete,
         )
 
-    def _estimated(self, answer: _Answer | None) -> Usage:
-        """Cut off, or without usage. An error object is complete as it is, and free."""
-        if answer is not None and answer.error is not None:
-            return usages.NOTHING
-        made = -(-self._size // usages.BYTES_PER_TOKEN)
-        model = answer.model if answer else ""
-        return Usage(lines=usages.estimate({}, model, self._asked, made), response_model=model, estimated=True)
+    def _lines(self, counts: Counts, model: str, complete: bool) -> tuple[Line, ...]:
+        if complete:
+            return usages.of(counts, model or self._asked.model, self._asked)
+        return usages.estimate(counts, model, self._asked, -(-self._size // usages.BYTES_PER_TOKEN))
 
     def over(self, held_output_tokens: int) -> bool:
         """Never: it has been made, and is held at its bound."""

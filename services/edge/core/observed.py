@@ -101,7 +101,7 @@ class Observed:
         self._thinking_tokens = 0
         self._open: dict[int, str] = {}
         self._blocks = 0
-        self._reported = False
+        self._begun = self._counted = self._reported = False
         self._stop_reason = ""
         self.ended = False
         self.error_type = ""
@@ -157,8 +157,9 @@ class Observed:
             case "content_block_delta":
                 self._delta(event)
             case "message_start":
+                self._begun = True
                 message = _start.decode(data).message
-                self._model = message.model[:256]
+                self._model = message.model[: usages.LONGEST_TEXT]
                 usages.merge(self._counts, message.usage or {})
             case "content_block_start":
                 self._open_block(_block_start.decode(data))
@@ -168,7 +169,7 @@ class Observed:
                 self._report(_message_delta.decode(data))
             case "message_stop":
                 self.ended = True
-                self._reported = self._reported or ("output_tokens" in self._counts and bool(self._stop_reason))
+                self._reported = self._reported or (self._counted and bool(self._stop_reason))
             case "error":
                 self.ended = True
                 self.error_type = "api_error"
@@ -177,10 +178,11 @@ class Observed:
     def _open_block(self, start: _BlockStart) -> None:
         block = start.content_block
         self._open[start.index] = block.type
+        self._begun = True
         self._blocks += 1
         self._payload_bytes += len(block.text.encode()) + len(block.name)
         if block.type == "fallback" and block.model:
-            self._model = block.model[:256]
+            self._model = block.model[: usages.LONGEST_TEXT]
 
     def _delta(self, event: bytes) -> None:
         """One delta on its own. Signatures and citations are no output."""
@@ -198,7 +200,9 @@ class Observed:
             self._stop_reason = delta.delta.stop_reason[:128]
         if delta.usage:
             usages.merge(self._counts, delta.usage)
-            self._reported = bool(self._stop_reason) and "output_tokens" in delta.usage
+            counted = delta.usage.get("output_tokens") is not None
+            self._counted = self._counted or counted
+            self._reported = bool(self._stop_reason) and counted
 
     @property
     def open_text(self) -> int:
@@ -218,10 +222,12 @@ class Observed:
         return max(usages.number(self._counts, "output_tokens"), estimate)
 
     def usage(self) -> Usage:
-        """Rests on the provider's final report where it has passed. A refusal before any output is free."""
+        """Rests on the provider's final report where it has passed. What was refused before any output is free."""
+        if self.error_type and not self._begun:
+            return usages.NOTHING
         model = self._model or self._asked.model
         free = self._reported and self._stop_reason == "refusal" and not self._blocks
-        complete = self._reported and "input_tokens" in self._counts
+        complete = self._reported and usages.complete(self._counts)
         lines = (
             usages.of(self._counts, model, self._asked)
             if complete
@@ -229,7 +235,7 @@ class Observed:
         )
         return Usage(
             lines=() if free else lines,
-            provider_usage=msgspec.json.encode(self._counts) if self._counts else b"",
+            provider_usage=usages.kept(self._counts),
             response_model=self._model,
             stop_reason=self._stop_reason,
             unknown_counters=usages.unknown_counters(self._counts),

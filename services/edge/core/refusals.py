@@ -49,6 +49,11 @@ def not_found(method: str, path: str) -> Refusal:
     return Refusal(reason="not_found", code="not_found", message=f"{method} {bare} is not served by this gateway.")
 
 
+def no_such_model(model: str) -> Refusal:
+    """When a model is looked up. Asking one that is denied is another matter, see `policy.plan`."""
+    return Refusal(reason="not_found", code="not_found", message=f"There is no model '{model}' for this key.")
+
+
 def too_large(limit_bytes: int) -> Refusal:
     return Refusal(
         reason="too_large",
@@ -98,3 +103,16 @@ def upstream_unreachable(provider: str) -> Refusal:
         message=f"The gateway cannot connect to provider '{provider}'; nothing was sent.",
         retry_after_s=2,
     )
+
+
+def upstream_redirected(provider: str) -> Refusal:
+    """Never passed on: the client would follow it with the virtual key and the prompt, around the ledger."""
+    return Refusal(
+        reason="misconfigured",
+        code="upstream_redirected",
+        message=f"Provider '{provider}' answered with a redirect, which is not followed; its base_url must be changed.",
+    )
+
+
+def is_redirect(status: int) -> bool:
+    return 300 <= status < 400

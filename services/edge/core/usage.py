@@ -11,7 +11,11 @@ Counts = dict[str, Any]
 """A usage object as decoded: whatever the provider put there."""
 
 DEEPEST = 8  # no usage object is nested further
-MOST = 10**12  # a larger count is no count; it would not fit the ledger's integers either
+MOST = 10**8  # a larger count is no count; at a dear rate its price would not fit the ledger's integers either
+MOST_ITERATIONS = 100  # each has up to six lines, and the record of all of them must fit into a message of the broker
+MOST_UNKNOWN = 32
+MOST_KEPT_BYTES = 32_768
+LONGEST_TEXT = 128
 
 KNOWN = frozenset(
     (
@@ -22,6 +26,8 @@ KNOWN = frozenset(
     )
 )
 """Counters that become lines. Others, where they are not zero, make the entry unpriced: never free by oversight."""
+
+_PROMPT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "cache_creation")
 
 BYTES_PER_TOKEN = 3
 """For what no provider counted. Prose and code have 3.3 to 4.5 bytes to the token, so this errs above the truth."""
@@ -145,20 +151,42 @@ def _own_modifiers(line: Line, iteration: Counts) -> Line:
 
 def unknown_counters(counts: Counts) -> tuple[str, ...]:
     """Dotted names of counters that are not zero and that we cannot turn into lines."""
-    return tuple(sorted(set(_unknown(counts, ""))))
+    return tuple(sorted(set(_unknown(counts, ""))))[:MOST_UNKNOWN]
 
 
 def _unknown(counts: Counts, path: str) -> Iterator[str]:
+    """Our own counters too, where they hold something else than a count."""
     for name, value in counts.items():
         where = f"{path}{name}"
-        if where == "iterations" and isinstance(value, list):
+        if where == "iterations" and isinstance(value, list) and len(value) <= MOST_ITERATIONS:
             for each in value:
                 if isinstance(each, dict):
                     yield from _unknown(each, "")
+        elif where in KNOWN:
+            if value is not None and not _counts(value):
+                yield where
         elif isinstance(value, dict) and where.count(".") < DEEPEST:
             yield from _unknown(value, f"{where}.")
-        elif _is_number(value) and value and (where not in KNOWN or not _counts(value)):
-            yield where[:128]
+        elif _is_number(value) and value:
+            yield where[:LONGEST_TEXT]
+
+
+def complete(counts: Counts) -> bool:
+    """Whether it can be billed as it stands: what must be there is, and none of our counters holds anything but a count.
+
+    What is not must be estimated: a figure that nobody can read would be nothing, and so free.
+    """
+    there = _counts(counts.get("input_tokens")) and _counts(counts.get("output_tokens"))
+    return there and KNOWN.isdisjoint(_unknown(counts, ""))
+
+
+def kept(counts: Counts) -> bytes:
+    """The provider's own object as JSON; empty when there is none, or one too large to be a usage object."""
+    try:
+        data = msgspec.json.encode(counts) if counts else b""
+    except RecursionError:
+        return b""
+    return data if len(data) <= MOST_KEPT_BYTES else b""
 
 
 def _is_number(value: object) -> bool:
@@ -176,17 +204,22 @@ def number(counts: Counts, name: str) -> int:
 
 
 def _text(value: object) -> str:
-    return value[:256] if isinstance(value, str) else ""
+    return value[:LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def estimate(counts: Counts, model: str, asked: Asked, output_tokens: int) -> tuple[Line, ...]:
-    """Lines of an answer that ended without its final report.
+    """Lines of an answer that ended without its final report, or with one that is not `complete`.
 
     counts: what was reported so far, perhaps nothing. output_tokens: estimate of what has passed.
     """
     seen = dict(counts)
-    if "input_tokens" not in seen:
-        seen["input_tokens"] = asked.input_estimate
+    wrong = KNOWN.intersection(_unknown(counts, ""))
+    if wrong:
+        seen["iterations"] = None
+    if any(name.partition(".")[0] in _PROMPT for name in wrong):
+        seen |= dict.fromkeys(_PROMPT)  # one class that cannot be read spoils the sum
+    if seen.get("input_tokens") is None:
+        seen["input_tokens"] = max(asked.input_estimate, number(counts, "input_tokens"))
     if not seen.get("iterations"):
         seen["output_tokens"] = max(number(seen, "output_tokens"), output_tokens)
     if not counts:  # nothing tells how it was served: take what was asked for

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import structlog
 
+from services.edge.core import denials, lifecycle, refusals, usage
 from services.edge.core import headers as wire
-from services.edge.core import lifecycle, usage
 from services.edge.core.formats import FORMATS
 from services.edge.core.journal import Sent, Started
 from services.edge.core.lifecycle import Context, Ending
@@ -25,6 +25,8 @@ from shared.contracts.budget import Cut, Granted
 from shared.errors import Unavailable
 
 log = structlog.get_logger()
+
+STALE_SECONDS = 1.0  # a close that crossed our request on the way arrives by then; later the provider was at work on it
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,9 +132,11 @@ class Sending:
         body = wire_body(self._request.body, self._admitted, self._context)
         headers = wire.request_headers_for_upstream(self._request.head.headers, credential)
         head = request_head(at, "POST", self._upstream_path, headers, len(body))
-        reused = connection.requests > 0
+        loop, reused = asyncio.get_running_loop(), connection.requests > 0
+        unread_until = loop.time() + STALE_SECONDS
         why = await self._relay(connection, head, body)
-        if why is Stop.UNANSWERED and reused and not connection.answered and not self._responder.gone:
+        stale = why is Stop.UNANSWERED and reused and not connection.answered and loop.time() < unread_until
+        if stale and not self._responder.gone:
             # Upstream closed an idle connection just as we used it: it has read nothing.
             log.debug("edge.stale_connection", rid=self._admitted.rid)
             try:
@@ -182,8 +186,10 @@ class Sending:
 
     def seen(self, meter: Meter) -> None:
         """Gives back what the input hold was too large, and keeps what a successor of this process would close with."""
+        granted = self._admitted.granted
         self._wiring.spool.progress(self._admitted.rid, meter.usage())
-        if not self._trued_up and self._admitted.granted:
+        if not self._trued_up and granted and self.relay:
+            self.relay.cut_at(lifecycle.output_left(granted, meter.input_tokens))
             self._trued_up = asyncio.create_task(self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0))
 
     # The end.
@@ -204,6 +210,9 @@ class Sending:
         good = 200 <= relay.head_seen.status < 300
         error_type = "" if good and not relay.streaming else relay.meter.error_type
         closed = await self._record("ok" if good and not error_type else "upstream_error", error_type)
+        if refusals.is_redirect(relay.head_seen.status) and not self._responder.started:
+            refusal = refusals.upstream_redirected(self._admitted.attempt.provider.name)
+            return msgspec.structs.replace(closed, refusal=refusal)
         relay.release()
         return closed
 
@@ -219,7 +228,9 @@ class Sending:
         relay.hang_up()
         await self._tell_cut()
         closed = await self._record("cut", "billing_error")
-        message = "Budget exceeded: the answer was cut at the amount that was left."
+        assert self._held is not None and self._admitted.granted is not None
+        limited_by, principal = self._admitted.granted.limited_by, self._held.usage.principal
+        message = denials.cut_off(limited_by, principal, self._wiring.directory)
         relay.break_off("billing_error", message, self._context.request_id)
         return closed
 
@@ -252,19 +263,20 @@ class Sending:
             first_byte_at=first,
             upstream_request_id=_request_id(head),
         )
-        record = lifecycle.settled(self._held, self._used(outcome, now), ending)
+        record = lifecycle.settled(self._held, self._used(now), ending)
         try:
             await self._wiring.spool.end(record)
         except SpoolFailed as error:
             log.error("edge.end_not_durable", rid=self._admitted.rid, reason=str(error))
         return Closed(outcome=outcome, status=ending.status, error_type=error_type, first_byte_at=first)
 
-    def _used(self, outcome: str, now: int) -> Usage:
+    def _used(self, now: int) -> Usage:
         """An error status costs nothing; what never answered, what `lifecycle.unanswered` says."""
         assert self.relay is not None and self._held is not None and self._asked is not None
         relay = self.relay
         if relay.meter is None or relay.head_seen is None:
-            return lifecycle.unanswered(self._held, self._asked, outcome, now)
+            hung_up = relay.done.result() is not Stop.UNANSWERED
+            return lifecycle.unanswered(self._held, self._asked, hung_up, now)
         return relay.meter.usage() if 200 <= relay.head_seen.status < 300 else usage.NOTHING
 
     def _first_byte_at(self, now: int) -> int:

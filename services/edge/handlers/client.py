@@ -31,6 +31,8 @@ class Timeouts(Protocol):
     def body_idle_timeout_seconds(self) -> float: ...
     @property
     def keep_alive_timeout_seconds(self) -> float: ...
+    @property
+    def write_idle_timeout_seconds(self) -> float: ...
 
 
 class Handler(Protocol):
@@ -67,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._refusal: Rejected | None = None
         self._half_closed = False
         self._lingering = False
+        self._unread = False  # the client does not read: its kernel and ours are full of answers
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._checks = 0
@@ -97,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._running is not None:
+        if self._running is not None or self._queue or self._unread:
             self._ahead += data
             if len(self._ahead) > AHEAD_BYTES and self._transport:
                 self._transport.pause_reading()
@@ -108,16 +111,21 @@ class ClientConnection(asyncio.Protocol):
         """A client may close its side and still read; whether it does is found out by probing."""
         self._half_closed = True
         if self._running is None and not self._queue and not self._ahead:
-            return False
-        self._probe()
+            self._close()
+        else:
+            self._probe()
         return True
 
     def pause_writing(self) -> None:
+        self._unread = True
         if self._running and self._running.exchange:
             self._running.exchange.client_slow()
 
     def resume_writing(self) -> None:
-        if self._running and self._running.exchange:
+        self._unread = False
+        if self._running is None:
+            self._waits_for_request()
+        elif self._running.exchange:
             self._running.exchange.client_ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -150,16 +158,22 @@ class ClientConnection(asyncio.Protocol):
         if not keep or self._transport is None:
             self._linger()
             return
-        if not self._queue:
-            self._wait(self._host.timeouts.keep_alive_timeout_seconds)
-        if self._queue or self._ahead or self._refusal or self.closing or self._reader.begun:
-            self._loop.call_soon(self._next)  # not from within the answer before: a pipeline must not grow the stack
+        if self._unread:  # no further answer before this one is read, or answers would pile up here
+            self._wait(self._host.timeouts.write_idle_timeout_seconds)
+        else:
+            self._waits_for_request()
 
     def broken(self) -> None:
         if self._transport:
             self._transport.abort()
 
     # The rest.
+
+    def _waits_for_request(self) -> None:
+        if not self._queue:
+            self._wait(self._host.timeouts.keep_alive_timeout_seconds)
+        if self._queue or self._ahead or self._refusal or self.closing or self._reader.begun:
+            self._loop.call_soon(self._next)  # not from within the answer before: a pipeline must not grow the stack
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -170,7 +184,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Start the next request, read what came ahead, or wait."""
-        if self._running or self._transport is None or self._lingering:
+        if self._running or self._transport is None or self._lingering or self._unread:
             return
         if self._queue:
             self._run(self._queue.popleft())
@@ -182,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.resume_reading()
             self._feed(data)
         elif self._half_closed or (self._host.draining and not self._reader.begun):
-            self._transport.close()
+            self._close()
         elif not self._reader.in_head:
             if self._continue_due:
                 self._continue_due = False
@@ -221,11 +235,18 @@ class ClientConnection(asyncio.Protocol):
         self._lingering = True
         sending = self._refusal or self._ahead or self._reader.begun
         if not sending or self._half_closed or not transport.can_write_eof():
-            transport.close()
+            self._close()
             return
         transport.write_eof()
         transport.resume_reading()
         self._wait(LINGER_SECONDS)
+
+    def _close(self) -> None:
+        """When what was written is read; a client that never reads it is not waited for for ever."""
+        self._lingering = True
+        if self._transport:
+            self._transport.close()
+            self._wait(self._host.timeouts.write_idle_timeout_seconds)
 
     def drain(self) -> None:
         """Close now if nothing runs; else the running answer is the last."""
@@ -251,14 +272,14 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._deadline > self._loop.time() + 0.001:
             self._timer = self._loop.call_at(self._deadline, self._tick)
-        elif self._lingering:
+        elif self._lingering or self._unread:
             self._transport.abort()
         elif self._reader.begun:
             part = "head" if self._reader.in_head else "body"
             self._refusal = Rejected("invalid_request_error", f"the request's {part} did not arrive in time", 408)
             self._refuse(self._refusal)
         else:
-            self._transport.close()
+            self._close()
 
     def _probe(self) -> None:
         """Find out whether a client that closed its side still reads: a closed one answers bytes with a reset."""

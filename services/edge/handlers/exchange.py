@@ -1,7 +1,7 @@
 """The life of a governed request: door, facts, policy, then attempt after attempt until one could be sent."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -142,7 +142,7 @@ class Exchange:
         before = loop.time()
         written = asyncio.ensure_future(wiring.spool.start(admitted.started))
         try:
-            verdict = await self._unless_gone(wiring.owner.reserve(ask, patient=hard))
+            verdict = await self._unless_gone(lambda: wiring.owner.reserve(ask, patient=hard))
             await written
         except ClientGone:
             await self._abandon(admitted, written)
@@ -180,7 +180,7 @@ class Exchange:
     async def _connect(self, admitted: Admitted) -> UpstreamConnection | None:
         """None when the provider cannot be reached: the attempt is closed as void, and the next one may try."""
         try:
-            return await self._unless_gone(self._wiring.pool.acquire(origin(admitted.attempt.base_url)))
+            return await self._unless_gone(lambda: self._wiring.pool.acquire(origin(admitted.attempt.base_url)))
         except ClientGone:
             self._wiring.owner.withdraw(admitted.rid)
             await self._abandon(admitted)
@@ -214,13 +214,13 @@ class Exchange:
         except SpoolFailed as error:
             log.error("edge.void_not_durable", rid=admitted.rid, reason=str(error))
 
-    async def _unless_gone(self, waited: Awaitable[T]) -> T:
-        """Await it, but no longer than the client stays. Raises ClientGone."""
+    async def _unless_gone(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask and wait, but no longer than the client stays. Raises ClientGone, at once when it has left already."""
+        if self._responder.gone:
+            raise ClientGone
         self._awaiting = True
         try:
-            if self._responder.gone and self._task:
-                self._task.cancel()
-            return await waited
+            return await ask()
         except asyncio.CancelledError:
             if not self._responder.gone or self._task is None:
                 raise  # the process ends

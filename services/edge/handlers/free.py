@@ -125,7 +125,7 @@ class Free:
                 known = models.one(directory, key, self._wiring.catalogue.cards, model, self._wiring.clock())
                 if known is not None:
                     return 200, [JSON], known
-        return refusals.not_found("GET", self._request.head.path)
+        return refusals.no_such_model(model)
 
     def _any_attempt(self, key: Key) -> Attempt | None:
         """The first provider that this key may use, for what is not about one model."""
@@ -152,7 +152,9 @@ class Free:
         head = request_head(at, method, self._match.upstream_path, passed, len(body))
         return await fetch(self._wiring.pool, at, head, body, seconds)
 
-    def _passed_on(self, fetched: Fetched) -> Reply:
+    def _passed_on(self, fetched: Fetched) -> Reply | Refusal:
+        if refusals.is_redirect(fetched.head.status):
+            return refusals.upstream_redirected(self._attempt.provider.name if self._attempt else "")
         passed = headers.response_headers_for_client(fetched.head.headers, self._context.request_id, [])
         return fetched.head.status, passed, fetched.body
 

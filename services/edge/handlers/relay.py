@@ -14,6 +14,8 @@ from services.edge.core.meter import Meter
 from services.edge.handlers.responder import Headers, Responder
 from services.edge.stores.upstream import Head, UpstreamConnection
 
+PROGRESS_SECONDS = 1.0  # so much of a stream is forgotten at most when the process is killed
+
 
 class Stop(Enum):
     """Why `done`."""
@@ -48,7 +50,7 @@ class Watch(Protocol):
         """The headers that the client gets."""
 
     def seen(self, meter: Meter) -> None:
-        """The stream has come further: when the provider has reported the input, then once per heartbeat."""
+        """The stream has come further: when the provider has reported the input, then about once a second."""
 
 
 class Relay:
@@ -75,7 +77,7 @@ class Relay:
         self._after: Callable[[], None] | None = None
         self._connection: UpstreamConnection | None = None
         self._kept = bytearray()
-        self._counted = False
+        self._seen_until = 0.0
         self._heard = self._written = self._loop.time()
         self._slow_since = 0.0
         self._timer = self._loop.call_later(times.heartbeat_seconds, self._tick)
@@ -84,6 +86,10 @@ class Relay:
         """The answer will come on this connection."""
         self._connection = connection
         self._heard = self._loop.time()
+
+    def cut_at(self, output_tokens: int) -> None:
+        """The hold turned out to pay for less. Of no effect on a stream that is not to be cut."""
+        self._hold = self._hold and max(1, output_tokens)
 
     # What upstream says.
 
@@ -116,9 +122,8 @@ class Relay:
             self._stop(Stop.ENDED)
         elif self._hold and self.meter.over(self._hold):
             self._stop(Stop.CUT)
-        elif not self._counted and self.meter.input_tokens:
-            self._counted = True  # of use only while the answer goes on; a burst is at its end already
-            self._watch.seen(self.meter)
+        elif self._heard >= self._seen_until:  # of use only while the answer goes on; a burst is at its end already
+            self._see(self.meter)
 
     def ended(self) -> None:
         self.upstream_ended = True
@@ -215,6 +220,11 @@ class Relay:
         self._responder.write(body)
         self._responder.finish()
 
+    def _see(self, meter: Meter) -> None:
+        if meter.input_tokens:  # before that the provider has said nothing that could be told
+            self._seen_until = self._heard + PROGRESS_SECONDS
+            self._watch.seen(meter)
+
     def _stop(self, why: Stop) -> None:
         if not self.done.done():
             self.done.set_result(why)
@@ -235,7 +245,7 @@ class Relay:
             self.hang_up()
             return
         elif self.streaming and self.meter:
-            self._watch.seen(self.meter)
+            self._see(self.meter)
             silent_since = max(self._heard, self._written)
             if now - silent_since >= beat * 0.99:
                 if self.meter.tail().at_boundary:

@@ -19,6 +19,8 @@ def completed(spool: Spool, context: Context, verdict: Verdict, provider_config:
     record = lifecycle.completed(context, verdict, provider_config)
     spool.completed(record)
     _count(context.operation, verdict.verdict, verdict.status)
+    if verdict.repeat:
+        telemetry.edge_repeats.inc()
     telemetry.edge_request_seconds.observe(record.duration_ms / 1000)
     if record.ttft_ms >= 0:
         telemetry.edge_ttft_seconds.observe(record.ttft_ms / 1000)

@@ -77,6 +77,8 @@ class RequestReader:
         self._first = b""
         self._rest: bytearray | None = None
         self._size = 0
+        self._overhead = 0
+        self._came_on = True
 
     @property
     def in_head(self) -> bool:
@@ -90,6 +92,7 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         self._unread += len(data)
+        self._came_on = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -98,6 +101,10 @@ class RequestReader:
             raise self._failure or malformed(f"malformed HTTP: {error}") from None
         # The parser keeps an unfinished line to itself; only the count of bytes fed can bound it.
         if self._head is None and self._unread > self._limits.header_bytes:
+            raise self._too_large_head()
+        # So with a chunk's size, its extensions and trailers, which are neither head nor body.
+        self._overhead = 0 if self._came_on else self._overhead + len(data)
+        if self._overhead > self._limits.header_bytes:
             raise self._too_large_head()
 
     # What the parser calls.
@@ -131,12 +138,13 @@ class RequestReader:
             )
         except Rejected as error:
             self._stop(error)
-        self._head = head
+        self._head, self._came_on = head, True
         if head.length is not None and head.length > self._limits.body_bytes:
             self._stop(self._too_large_body())
         self._on_head(head)
 
     def on_body(self, part: bytes) -> None:
+        self._came_on = True
         self._size += len(part)
         if self._size > self._limits.body_bytes:
             self._stop(self._too_large_body())

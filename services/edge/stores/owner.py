@@ -1,6 +1,7 @@
 """Talks with the owner of the shard: asks to hold money, again and again under the same rid until it is answered."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any
 
@@ -105,7 +106,7 @@ class Owner:
         while True:
             waited = loop.time() - since
             if tries:
-                data = encode(msgspec.structs.replace(ask, waited_ms=int(waited * 1000)))
+                data = encode(msgspec.structs.replace(ask, waited_ms=math.ceil(waited * 1000)))
             answer = await self._once(ask.rid, data, self._deadline_of(tries))
             if isinstance(answer, Queued):
                 answer = await self._turn(ask.rid, self._queue_seconds - waited)

@@ -9,6 +9,8 @@ import msgspec
 Headers = list[tuple[bytes, bytes]]
 
 _NO_BODY = frozenset({204, 304})
+_HEAD_BYTES = 256 * 1024
+"""Of status lines, headers, interim answers, chunk sizes and trailers in a row, without a byte of a body."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_close = False
         self._complete = False
         self._keep_alive = False
+        self._overhead = 0
         self._last: int | None = None  # how many bodies belong to this answer, where more than it came
 
     # What the pool and the relay call.
@@ -72,11 +75,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, answer: Answer) -> None:
         """Write the request: the header block and the body, unchanged, leave in one system call where the kernel agrees."""
-        assert self._transport is not None, "sent on a connection that was never made"
         assert self._answer is None, "one request at a time"
-        self._answer = answer
         self.requests += 1
         self.answered = False
+        if self._transport is None:  # lost since it was lent
+            asyncio.get_running_loop().call_soon(answer.lost, "closed")
+            return
+        self._answer = answer
         self._transport.writelines([head, body] if body else [head])
 
     def pause(self) -> None:
@@ -111,15 +116,19 @@ class UpstreamConnection(asyncio.Protocol):
                 self._flush()
                 self._fail(f"malformed answer: {error}")
                 return
+        self._overhead = 0 if self._bodies else self._overhead + len(data)
         self._flush()
         if self._complete:
             self._end()
+        elif self._overhead > _HEAD_BYTES:
+            self._fail("the answer's head does not end")
 
     def eof_received(self) -> None:
         """Returning None closes; connection_lost follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.gone(self)
+        self._transport = None
         answer, self._answer = self._answer, None
         if answer is None:
             return
@@ -146,6 +155,8 @@ class UpstreamConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if self._complete:
             return
+        if status < 100:
+            raise ValueError(f"status {status}")  # the parser passes it on as an error of its own
         if status < 200:
             self._headers, self._reason = [], b""
             return
@@ -181,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
             transport.resume_reading()  # a slow client may have paused it
             self._owner.free(self)
         else:
-            transport.close()
+            transport.abort()  # not close: that would wait for an upstream which has stopped reading
         if answer:
             answer.ended()
 
