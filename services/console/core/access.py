@@ -65,4 +65,11 @@ def same_origin(host: str, origin: str, fetch_site: str) -> bool:
     """Whether a write comes from our own page. Browsers set both headers and scripts cannot forge them."""
     if fetch_site:
         return fetch_site == "same-origin"
-    return bool(origin) and urlsplit(origin).netloc == host
+    return bool(origin) and _netloc(origin) == host
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""

@@ -36,8 +36,14 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_organisation(data: bytes, *, is_json: bool) -> Organisation:
-    """The whole document; an empty one is an organisation without anything in it. Raises Invalid."""
-    return typed(Organisation, json_tree(data) if is_json else yaml_tree(data))
+    """The whole document; `{}` is an organisation without anything in it. Raises Invalid.
+
+    Nothing at all is refused: it is a file that was not found or not written, and would delete everything.
+    """
+    tree = json_tree(data) if is_json else yaml_tree(data)
+    if tree is None:
+        raise Invalid("", "the document is empty; an organisation without anything in it is written {}", "empty")
+    return typed(Organisation, tree)
 
 
 def typed(kind: type[S], tree: object) -> S:
@@ -49,6 +55,7 @@ def typed(kind: type[S], tree: object) -> S:
 
 
 def yaml_tree(data: bytes) -> object:
+    """None for a document without content."""
     try:
         tree = yaml.load(data, Loader=_Loader)  # noqa: S506  # a SafeLoader, made stricter
     except yaml.YAMLError as error:
@@ -57,7 +64,7 @@ def yaml_tree(data: bytes) -> object:
         raise Invalid("", f"{at}{getattr(error, 'problem', None) or error}", "invalid_yaml") from None
     except (RecursionError, ValueError) as error:
         raise Invalid("", f"this is not a YAML document we can read: {error}", "invalid_yaml") from None
-    return {} if tree is None else tree
+    return tree
 
 
 def json_tree(data: bytes) -> object:

@@ -10,6 +10,8 @@ _MOST = 2**63 - 1
 
 NANO = 9
 PICO_PER_TOKEN = 6  # 1 USD per million tokens is 1,000,000 pico-USD per token
+_DEAREST_PICO = 10**10  # a typing error beyond all prices must not make an amount that fits no column
+_MOST_PPM = 10**9
 
 
 def nano_usd(usd: float | int | str, where: str) -> int:
@@ -18,15 +20,20 @@ def nano_usd(usd: float | int | str, where: str) -> int:
 
 
 def pico_per_token(usd_per_million: float | int | str, where: str) -> int:
-    """US dollars per million tokens in pico-USD per token; at most 6 decimals."""
-    return _scaled(usd_per_million, PICO_PER_TOKEN, where)
+    """US dollars per million tokens in pico-USD per token; at most 6 decimals, and 10,000 dollars."""
+    pico = _scaled(usd_per_million, PICO_PER_TOKEN, where)
+    if pico > _DEAREST_PICO:
+        raise Invalid(where, "no price is above 10,000 dollars per million tokens")
+    return pico
 
 
 def percent_ppm(percent: float | int | str, where: str) -> int:
-    """A signed percentage in parts per million: -12 is -120,000. At least -100, at most 4 decimals."""
+    """A signed percentage in parts per million: -12 is -120,000. From -100 to 100,000, at most 4 decimals."""
     ppm = _scaled(percent, 4, where, signed=True)
     if ppm < -1_000_000:
         raise Invalid(where, "a price cannot fall by more than 100 percent")
+    if ppm > _MOST_PPM:
+        raise Invalid(where, "a price cannot rise by more than 100,000 percent")
     return ppm
 
 

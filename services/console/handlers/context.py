@@ -85,7 +85,7 @@ def _plain(value: object) -> object:
     """What rows of ClickHouse may hold beside the plain types."""
     if isinstance(value, datetime.date):
         return value.isoformat()
-    raise NotImplementedError(type(value).__name__)
+    raise TypeError(type(value).__name__)
 
 
 def etag(revision: int) -> dict[str, str]:

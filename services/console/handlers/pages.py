@@ -24,7 +24,11 @@ async def index(request: web.Request) -> web.StreamResponse:
 async def static(request: web.Request) -> web.StreamResponse:
     """A file of the folder, never one above it."""
     root = folder(request.app[SETTINGS]).resolve()
-    found = (root / request.match_info["name"]).resolve()
-    if not found.is_relative_to(root) or not found.is_file():
+    try:
+        found = (root / request.match_info["name"]).resolve()
+        there = found.is_relative_to(root) and found.is_file()
+    except (OSError, ValueError):  # no name that a file can have: too long, or with a NUL
+        there = False
+    if not there:
         raise web.HTTPNotFound
     return web.FileResponse(found)
