@@ -27,6 +27,12 @@ class Target(msgspec.Struct, frozen=True):
         """The content of DATA/ports.json."""
         return ports.read(data.Layout(self.data_dir).ports)
 
+    def simulator_url(self) -> str:
+        """Where the simulator of the running `sluicegate up` is; empty with a real key, or for a console elsewhere."""
+        running = None if self.url else self.running()
+        port = (running or {}).get("http", {}).get("simulator")
+        return f"http://{ports.LOOPBACK}:{port}" if port else ""
+
     def console_url(self) -> str:
         if self.url:
             return self.url.rstrip("/")

@@ -42,6 +42,7 @@ async def test_the_commands_of_a_day(tmp_path: Path) -> None:
         shell = Shell(up, tmp_path)
         await _it_is_well(shell)
         await _the_file_comes_back_as_it_is(shell)
+        await _a_file_for_anthropic_stays_with_the_simulator(shell, up)
         await _keys_live_and_die(shell, up)
         await _traffic_is_counted(shell, up)
         await _claude_code_is_connected(shell, up, tmp_path)
@@ -75,6 +76,16 @@ async def _the_file_comes_back_as_it_is(shell: Shell) -> None:
     assert "budgest" in err
     assert "$60 a month" in await shell.ok("get", "teams")
     assert "$60.00" in await shell.ok("get", "budgets")
+
+
+async def _a_file_for_anthropic_stays_with_the_simulator(shell: Shell, up: Up) -> None:
+    """Without a key a prompt must not leave this machine because somebody applied the file of tomorrow."""
+    text = await shell.ok("get", "org", "-o", "yaml")
+    before = await shell.json("get", "providers")
+    simulator = before[0]["base_url"]
+    said = await shell.ok("apply", "-f", "-", given=text.replace(simulator, "https://api.anthropic.com"))
+    assert "stays with the simulator" in said
+    assert await shell.json("get", "providers") == before
 
 
 async def _keys_live_and_die(shell: Shell, up: Up) -> None:

@@ -10,6 +10,7 @@ from services.cli import options, output
 from services.cli.api import Target
 from services.cli.errors import Trouble
 from services.cli.output import Column, words
+from services.cli.supervisor import organisation
 
 SIGNS = {"create": "+ create", "change": "~ change", "delete": "- delete", "keep": "  keep"}
 CHANGES = (
@@ -36,9 +37,13 @@ def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, t
         text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise Trouble(f"{Path(file.name)} cannot be read: {error}") from None
+    simulator_url = target.simulator_url()
+    routed = _routed(text, file.name, simulator_url) if simulator_url else text
     query = {"dry_run": "true" if dry_run else None, "prune": "true" if prune else None, "reason": reason}
     with Console(stderr=True).status("applying"):
-        answer = target.api().post_yaml("/api/v1/organisation", text, query)
+        if routed != text:  # the console reads the text as it was written, and refuses what a rewritten one would hide
+            target.api().post_yaml("/api/v1/organisation", text, query | {"dry_run": "true"})
+        answer = target.api().post_yaml("/api/v1/organisation", routed, query)
     if as_json:
         output.show_json(answer)
         return
@@ -46,4 +51,13 @@ def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, t
     if answer.get("secrets"):
         output.console().print()
         output.show(answer["secrets"], SECRETS, as_json=False)
+    if routed != text:
+        print(f"\nwithout ANTHROPIC_API_KEY, Anthropic's traffic stays with the simulator at {simulator_url}")
     print("\nnothing was changed: a dry run" if dry_run else f"\nin force as revision {answer['config_rev']}")
+
+
+def _routed(text: str, name: str, simulator_url: str) -> str:
+    """As `up` does with its file: while no key is set, what is meant for Anthropic goes to the simulator."""
+    document = organisation.parse(text, name)
+    routed = organisation.routed(document, simulator_url)
+    return text if routed == document else organisation.dump(routed)
