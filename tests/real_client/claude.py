@@ -14,12 +14,13 @@ OLDEST, NEWEST = "2.1.197", "2.1.329"
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What one run of the client showed. result: its last line, the summary."""
+    """What one run of the client showed. lines: all it said; result: its last line, the summary."""
 
     exit_code: int
     result: dict[str, Any]
     seconds: float
     stderr: str
+    lines: list[dict[str, Any]] = []
 
     @property
     def text(self) -> str:
@@ -36,9 +37,31 @@ def binary(version: str) -> Path:
 
 def ask(version: str, home: Path, base_url: str, key: str, prompt: str, *more: str, **environ: str) -> Turn:
     """One `claude -p` run; `home` keeps the client's state, so a second run can `--continue`."""
-    work = home / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    environment = {
+    before = os.times().elapsed
+    done = subprocess.run(
+        command(version, prompt, *more),
+        env=environment(home, base_url, key, **environ),
+        cwd=work_folder(home),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    result = lines[-1] if lines else {}
+    return Turn(done.returncode, result, os.times().elapsed - before, done.stderr, lines)
+
+
+def command(version: str, prompt: str, *more: str) -> list[str]:
+    """The words of one run that speaks JSON lines."""
+    words = [str(binary(version)), "-p", prompt, "--output-format", "stream-json", "--verbose"]
+    return [*words, "--allowedTools", "Bash,Read,Write,Edit", *more]
+
+
+def environment(home: Path, base_url: str, key: str, **environ: str) -> dict[str, str]:
+    """All that the client sees; an empty value leaves its variable out."""
+    found = {
         "HOME": str(home),
         "PATH": "/usr/bin:/bin",
         "TERM": "dumb",
@@ -50,19 +73,11 @@ def ask(version: str, home: Path, base_url: str, key: str, prompt: str, *more: s
         "DISABLE_AUTOUPDATER": "1",
         **environ,
     }
-    command = [str(binary(version)), "-p", prompt, "--output-format", "stream-json", "--verbose"]
-    command += ["--allowedTools", "Bash,Read,Write,Edit", *more]
-    before = os.times().elapsed
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=work,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    result = json.loads(lines[-1]) if lines else {}
-    return Turn(done.returncode, result, os.times().elapsed - before, done.stderr)
+    return {name: value for name, value in found.items() if value}
+
+
+def work_folder(home: Path) -> Path:
+    """Where it runs."""
+    work = home / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    return work
