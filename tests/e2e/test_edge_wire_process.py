@@ -12,10 +12,10 @@ from pathlib import Path
 from services.edge.settings import Settings
 from shared.bus import open_bus, provision
 from shared.settings import environ_of
-from tests.e2e.test_edge_wire_exchange import FIRST_TURN, STREAMED, ask
 from tests.fixtures import organisation
 from tests.fixtures.broker import Broker
 from tests.fixtures.owner import StubOwner
+from tests.fixtures.talk import FIRST_TURN, STREAMED, ask
 from tests.fixtures.upstream import Turn, Upstream, stream, upstream
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import RawClient, post

@@ -193,6 +193,12 @@ def test_answers_pass_without_what_describes_the_shared_key() -> None:
     assert (b"request-id", b"req_ours") in response_headers_for_client(received[:3], "req_ours", [])
 
 
+def test_a_provider_cannot_speak_in_our_name() -> None:
+    received = [(b"X-Sluicegate-Request-Id", b"forged"), (b"content-type", b"application/json")]
+    kept = response_headers_for_client(received, "req_ours", [(b"x-sluicegate-request-id", b"req_ours")])
+    assert [value for name, value in kept if name.lower() == b"x-sluicegate-request-id"] == [b"req_ours"]
+
+
 def test_headers_that_repeat_are_read_as_one() -> None:
     assert index([(b"A", b"1"), (b"a", b"2"), (b"B", b"3")]) == {b"a": b"1, 2", b"b": b"3"}
 

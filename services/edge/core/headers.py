@@ -68,7 +68,7 @@ def response_headers_for_client(headers: Headers, request_id: str, added: Header
     for header in headers:
         name = header[0].lower()
         # anthropic-ratelimit-* tell about the provider's key, which all clients share.
-        if name in HOP_BY_HOP or name in named or name.startswith((POOLED, b"proxy-")) or name == b"set-cookie":
+        if name in HOP_BY_HOP or name in named or name.startswith((POOLED, *OURS)) or name == b"set-cookie":
             continue
         has_id = has_id or name == b"request-id"
         kept.append(header)
