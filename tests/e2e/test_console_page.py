@@ -211,7 +211,7 @@ async def test_the_drawer_tells_the_whole_story_and_gives_the_focus_back(page: P
     ]
     assert not await page.js(BROKEN)
     await page.press("Escape")
-    await page.sees("!document.querySelector('#story').open")
+    await page.sees("!document.querySelector('#story').open && location.hash === ''")
     assert await page.js("document.activeElement.dataset.id") == request_id
     await page.open(f"{acme.console.url}/#request={request_id}")
     await page.js("location.reload()")
