@@ -1,6 +1,7 @@
 """The life of every service: an aiohttp application with health endpoints, started and stopped the same way."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -164,6 +165,8 @@ async def _serve(name: str, build_app: Callable[[], web.Application], settings: 
         site = web.TCPSite(runner, settings.http_host, settings.http_port)
         await site.start()
         app[PORTS]["http"] = runner.addresses[0][1]
+        gc.collect()
+        gc.freeze()  # what the start has made stays: no collection needs to walk over it again
         _announce(settings.ready_file, app[PORTS])
         log.info("service.started", ports=app[PORTS], pid=os.getpid())
         await _until(stop, fatal)

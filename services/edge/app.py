@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from services.edge.core.policy import Policy
 from services.edge.core.repeats import Repeats
 from services.edge.handlers.dispatch import Dispatcher
 from services.edge.handlers.request import Limits
@@ -180,6 +181,7 @@ def _wiring(app: web.Application) -> Wiring:
         me=app[SPOOL].identity,
         clock=clock.now,
         directory=app[CONFIG].directory,
+        policy=Policy(app[CONFIG].directory),
         spool=app[SPOOL],
         owner=app[OWNER],
         presence=app[PRESENCE],

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 import nats
@@ -16,7 +17,9 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
+from shared.bus.arrivals import subscribe_now
 from shared.bus.follow import Arrivals, Stored, follow
+from shared.bus.replies import Question, Replies, unanswerable
 from shared.contracts.streams import Names, Position
 from shared.errors import Overtaken, Unavailable
 
@@ -39,6 +42,28 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     request_timeout_seconds: float = 2.0
 
 
+class Record(msgspec.Struct, frozen=True):
+    """One of many to store. msg_id: the broker knows a second copy by it."""
+
+    subject: str
+    data: bytes
+    msg_id: str
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    err_code: int = 0
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    """JetStream's answer to a message that a stream should store."""
+
+    seq: int = 0
+    error: _Refused | None = None
+
+
+_ack = msgspec.json.Decoder(_Ack)
+
+
 class Bus:
     """Verbs on the broker. Every failure of the broker is Unavailable("bus"); Overtaken where a sequence was expected."""
 
@@ -47,8 +72,15 @@ class Bus:
         self.settings = settings
         self.names = Names(settings.prefix)
         self._js: JetStreamContext = client.jetstream(timeout=settings.request_timeout_seconds)
+        self._replies = Replies(client)
         self._followers: set[Arrivals] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[bytes | None]] = set()
+        self._outgoing: list[tuple[str, bytes]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Once, when the client is connected."""
+        await self._replies.open()
 
     @property
     def connected(self) -> bool:
@@ -64,12 +96,18 @@ class Bus:
     async def request(self, subject: str, data: bytes, timeout: float | None = None) -> bytes:
         """Ask and wait for one answer. No responder answers at once as Unavailable, a slow one after the timeout."""
         try:
-            answer = await self.client.request(
-                self.names.subject(subject), data, timeout=timeout or self.settings.request_timeout_seconds
-            )
+            answer = await self._ask(self._question(subject, data), timeout)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(subject) from error
+        if unanswerable(answer):
+            raise Unavailable(subject)
         return answer.data
+
+    async def _ask(self, question: Question, timeout: float | None) -> Msg:
+        return await self._replies.ask(question, timeout or self.settings.request_timeout_seconds)
+
+    def _question(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Question:
+        return Question(self.names.subject(subject), data, headers)
 
     async def append(
         self,
@@ -89,46 +127,71 @@ class Bus:
         if expected_last_seq is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last_seq)
         try:
-            ack = await self._js.publish(self.names.subject(subject), data, headers=headers or None, timeout=timeout)
-        except nats.js.errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
-                raise Overtaken(subject) from error
+            ack = _read_ack(await self._ask(self._question(subject, data, headers or None), timeout))
+        except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("bus") from error
-        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable("bus") from error
+        if ack.error and ack.error.err_code == WRONG_LAST_SEQUENCE:
+            raise Overtaken(subject)
+        if ack.error:
+            raise Unavailable("bus")
         return ack.seq
+
+    async def append_all(self, records: Sequence[Record], timeout: float | None = None) -> list[bool]:
+        """Store many without waiting for one after the other; whether each is stored. False leaves that open."""
+        questions = [self._question(each.subject, each.data, {"Nats-Msg-Id": each.msg_id}) for each in records]
+        try:
+            answers = await self._replies.ask_all(questions, timeout or self.settings.request_timeout_seconds)
+        except (nats.errors.Error, OSError):
+            return [False] * len(records)
+        return [answer is not None and _read_ack(answer).error is None for answer in answers]
 
     async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> None:
         """Call handler for each message, concurrently; what it returns is the reply.
 
-        The client runs callbacks one at a time, so the callback only starts a task.
+        A handler that is no coroutine function and returns a future costs no task for each message; it must not block.
         """
 
-        async def on_message(msg: Msg) -> None:
-            task = asyncio.create_task(self._answer(msg, handler))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        def on_message(msg: Msg) -> None:
+            try:
+                answering = handler(msg.data)
+            except Exception:  # as in _answer
+                log.exception("bus.handler_failed", subject=msg.subject)
+                return
+            if not isinstance(answering, asyncio.Future):
+                answering = asyncio.ensure_future(answering)
+                self._tasks.add(answering)
+            answering.add_done_callback(partial(self._answered, msg))
 
-        await self.client.subscribe(self.names.subject(subject), queue=queue, cb=on_message)
+        await subscribe_now(self.client, self.names.subject(subject), on_message, queue)
         try:
             await self.client.flush()  # heard from here on, not from some moment later
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("bus") from error
 
-    async def _answer(self, msg: Msg, handler: Handler) -> None:
-        try:
-            reply = await handler(msg.data)
-        except Unavailable as error:
+    def _answered(self, msg: Msg, done: "asyncio.Future[bytes | None]") -> None:
+        """The bus loop is one of the two places where every failure is told apart."""
+        self._tasks.discard(done)
+        if done.cancelled():
+            return
+        error = done.exception()
+        if isinstance(error, Unavailable):
             log.warning("bus.handler_unavailable", subject=msg.subject, neighbour=error.neighbour)
-            return
-        except Exception:  # the bus loop is one of the two places where every failure is told apart
-            log.exception("bus.handler_failed", subject=msg.subject)
-            return
-        if reply is not None and msg.reply:
+        elif error:
+            log.error("bus.handler_failed", subject=msg.subject, exc_info=error)
+        elif (reply := done.result()) is not None and msg.reply:
+            self._outgoing.append((msg.reply, reply))
+            if len(self._outgoing) == 1:  # one task sends all that are answered in this turn of the loop
+                sending = asyncio.create_task(self._send())
+                self._sending.add(sending)
+                sending.add_done_callback(self._sending.discard)
+
+    async def _send(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        for inbox, reply in outgoing:
             try:
-                await self.client.publish(msg.reply, reply)
+                await self.client.publish(inbox, reply)
             except (nats.errors.Error, OSError):
-                log.warning("bus.reply_lost", subject=msg.subject)
+                log.warning("bus.reply_lost", inbox=inbox)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last stored message on a subject, None when there is none."""
@@ -174,6 +237,15 @@ class Bus:
         return await asyncio.to_thread(_sync_always, self.settings.monitor_url)
 
 
+def _read_ack(msg: Msg) -> _Ack:
+    """What is no acknowledgement, as the broker's word that no stream takes the subject, reads as a refusal."""
+    try:
+        ack = _ack.decode(msg.data)
+    except msgspec.DecodeError:
+        return _Ack(error=_Refused())
+    return ack if ack.seq or ack.error else _Ack(error=_Refused())
+
+
 def _sync_always(monitor_url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{monitor_url}/varz", timeout=3) as answer:  # noqa: S310  # from settings, not a user
@@ -203,6 +275,7 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
     try:
         async with asyncio.timeout(settings.connect_timeout_seconds):
             await _connect(client, settings, name, on_error, on_disconnect, on_reconnect)
+            await bus.open()
     except (TimeoutError, nats.errors.Error, OSError) as error:
         await client.close()
         raise Unavailable("bus") from error

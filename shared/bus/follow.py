@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from shared.bus.arrivals import subscribe_now
 from shared.contracts.streams import STREAMS, Names
 
 log = structlog.get_logger()
@@ -109,7 +110,7 @@ async def _consume(
         ),
     )
     inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox, cb=arrivals.put)
+    subscription = await subscribe_now(client, inbox, arrivals.put_nowait)
     try:
         async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, arrivals, batch):
             yield messages

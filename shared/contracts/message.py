@@ -15,11 +15,14 @@ Uid = Annotated[str, msgspec.Meta(description="ULID, immutable, never reused; em
 VERSION = 1
 
 
-class Part(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """A piece of a message; grows by appending, like the message itself."""
+class Part(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
+    """A piece of a message; grows by appending, like the message itself.
+
+    gc: neither it nor a message can be part of a cycle, and the garbage collector would walk over every one that is kept.
+    """
 
 
-class Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
     """What is published; `v` is the major version."""
 
     v: int = VERSION

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import Bus, open_bus, provision
+from shared.bus import Bus, Record, open_bus, provision
 from shared.contracts.streams import LEDGER
 from shared.errors import Overtaken, Unavailable
 from tests.fixtures.broker import Broker
@@ -54,6 +54,117 @@ async def test_a_handler_answers_requests_concurrently(bus: Bus) -> None:
 
     await bus.subscribe("budget.0.reserve", handler)
     assert await asyncio.gather(*(bus.request("budget.0.reserve", b) for b in (b"a", b"b"))) == [b"A", b"B"]
+
+
+async def test_many_questions_at_once_each_get_their_own_answer(bus: Bus) -> None:
+    async def handler(data: bytes) -> bytes:
+        return data * 2
+
+    await bus.subscribe("budget.0.reserve", handler)
+    asked = [str(number).encode() for number in range(1_000)]
+    assert await asyncio.gather(*(bus.request("budget.0.reserve", each) for each in asked)) == [2 * a for a in asked]
+
+
+async def test_a_late_answer_is_dropped_and_never_taken_for_another(bus: Bus) -> None:
+    late, answered = asyncio.Event(), asyncio.Event()
+
+    async def handler(data: bytes) -> bytes:
+        if data == b"slow":
+            await late.wait()
+            asyncio.get_running_loop().call_soon(answered.set)
+        return data
+
+    await bus.subscribe("budget.0.reserve", handler)
+    with pytest.raises(Unavailable):
+        await bus.request("budget.0.reserve", b"slow", timeout=0.05)
+    late.set()
+    await answered.wait()
+    assert await bus.request("budget.0.reserve", b"quick") == b"quick"
+    assert not bus._replies._waiting
+
+
+async def test_who_stops_waiting_leaves_nothing_behind(bus: Bus) -> None:
+    async def handler(data: bytes) -> None:
+        await asyncio.Event().wait()
+
+    await bus.subscribe("budget.0.reserve", handler)
+    asking = asyncio.create_task(bus.request("budget.0.reserve", b"", timeout=30))
+    await until(lambda: len(bus._replies._waiting) == 1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled() and not bus._replies._waiting
+    for task in bus._tasks:
+        task.cancel()
+
+
+async def test_a_handler_may_promise_its_answer(bus: Bus) -> None:
+    promised: dict[bytes, asyncio.Future[bytes]] = {}
+
+    def handler(data: bytes) -> "asyncio.Future[bytes]":
+        if not data:
+            raise ValueError("nothing asked")
+        return promised.setdefault(data, asyncio.get_running_loop().create_future())
+
+    await bus.subscribe("budget.0.reserve", handler)
+    with pytest.raises(Unavailable):
+        await bus.request("budget.0.reserve", b"", timeout=0.05)
+    asking = asyncio.gather(*(bus.request("budget.0.reserve", each) for each in (b"a", b"b")))
+    await until(lambda: len(promised) == 2)
+    promised[b"b"].set_result(b"B")
+    promised[b"a"].set_result(b"A")
+    assert await asking == [b"A", b"B"]
+    assert not bus._tasks
+
+
+async def test_a_handler_that_fails_harms_no_other(bus: Bus) -> None:
+    async def handler(data: bytes) -> bytes:
+        return data[int(data) :] + b"."
+
+    await bus.subscribe("budget.0.reserve", handler)
+    with pytest.raises(Unavailable):
+        await bus.request("budget.0.reserve", b"no number", timeout=0.05)
+    assert await bus.request("budget.0.reserve", b"1") == b"."
+
+
+async def test_records_stored_together_keep_their_order_and_are_stored_once(bus: Bus) -> None:
+    records = [Record("ledger.0", str(number).encode(), f"id{number}") for number in range(200)]
+    assert await bus.append_all(records) == [True] * 200
+    assert await bus.append_all(records[150:]) == [True] * 50
+    assert (await bus.end(LEDGER)).seq == 200
+    async for messages in bus.follow(LEDGER):
+        assert [stored.data for stored in messages] == [each.data for each in records[: len(messages)]]
+        break
+
+
+async def test_records_that_no_stream_takes_are_not_stored(bus: Bus) -> None:
+    records = [Record("nowhere", b"x", "a"), Record("ledger.0", b"x", "b")]
+    assert await bus.append_all(records) == [False, True]
+    with pytest.raises(Unavailable):
+        await bus.append("nowhere", b"x")
+
+
+async def test_a_question_asked_while_the_broker_is_away_is_answered_when_it_is_back(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    broker.start()
+
+    async def handler(data: bytes) -> bytes:
+        return data.upper()
+
+    try:
+        async with open_bus(broker.settings("p"), "test") as bus:
+            await provision(bus)
+            await bus.subscribe("budget.0.reserve", handler)
+            broker.stop()
+            await until(lambda: not bus.connected)
+            assert await bus.append_all([Record("ledger.0", b"x", "a")], timeout=0.05) == [False]
+            asking = asyncio.create_task(bus.request("budget.0.reserve", b"a", timeout=15))
+            broker.start()
+            assert await asking == b"A"
+            assert await bus.request("budget.0.reserve", b"b") == b"B"
+            await until(partial(_stored, bus, "a"), 15)
+            assert (await bus.end(LEDGER)).seq == 1
+    finally:
+        broker.stop()
 
 
 async def _stored(bus: Bus, msg_id: str) -> bool:

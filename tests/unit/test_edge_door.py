@@ -294,6 +294,25 @@ def test_a_session_budget_is_a_hard_one() -> None:
     assert policy.has_hard_budget(made, made.principal(key))
 
 
+def test_what_is_remembered_of_the_policy_ends_with_the_organisation_it_was_decided_by() -> None:
+    made = directory(KEY, PROVIDER)
+    remembered = policy.Policy(made)
+    plan = remembered.plan(KEY, facts())
+    assert isinstance(plan, tuple) and remembered.plan(KEY, facts()) is plan
+    assert not remembered.has_hard_budget(made.principal(KEY))
+    strict = changed(models=("claude-none",), session_budget_nano_usd=1)
+    made.apply(ConfigChanged(config_rev=made.config_rev + 1, at=NOW, actor="test", puts=(strict,)))
+    assert isinstance(remembered.plan(strict, facts()), Refusal)
+    assert remembered.has_hard_budget(made.principal(strict))
+
+
+def test_the_policy_remembers_no_more_than_so_much() -> None:
+    remembered = policy.Policy(directory(KEY, PROVIDER))
+    for number in range(policy.REMEMBERED_MOST + 10):
+        remembered.plan(KEY, facts(session=b"s%d" % number))
+    assert len(remembered._plans) <= policy.REMEMBERED_MOST + 1
+
+
 CARDS = tuple(
     RateCard(id=model, provider="anthropic", models=(model,), rates=Tokens(input=1), valid_from=start, valid_until=end)
     for model, start, end in (

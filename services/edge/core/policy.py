@@ -28,6 +28,42 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
 
 
+REMEMBERED_MOST = 4_096  # clients choose models and sessions
+
+
+class Policy:
+    """`plan` and `has_hard_budget`, remembered while the organisation stays as it is: the turns of a session ask the same."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._config_rev = directory.config_rev
+        self._plans: dict[tuple[str, str, str], tuple[Attempt, ...] | Refusal] = {}
+        self._hard: dict[tuple[str, ...], bool] = {}
+
+    def plan(self, key: Key, facts: Facts) -> "tuple[Attempt, ...] | Refusal":
+        self._refresh()
+        asked = (key.uid, facts.model, facts.session)
+        found = self._plans.get(asked)
+        if found is None:
+            found = self._plans[asked] = plan(self._directory, key, facts)
+        return found
+
+    def has_hard_budget(self, path: Principal) -> bool:
+        self._refresh()
+        asked = (path.org, path.customer, path.team, path.key, path.provider_config)
+        found = self._hard.get(asked)
+        if found is None:
+            found = self._hard[asked] = has_hard_budget(self._directory, path)
+        return found
+
+    def _refresh(self) -> None:
+        changed = self._config_rev != self._directory.config_rev
+        if changed or len(self._plans) > REMEMBERED_MOST or len(self._hard) > REMEMBERED_MOST:
+            self._config_rev = self._directory.config_rev
+            self._plans.clear()
+            self._hard.clear()
+
+
 def plan(directory: Directory, key: Key, facts: Facts) -> tuple[Attempt, ...] | Refusal:
     """Later attempts are for when an earlier one could not send anything.
 

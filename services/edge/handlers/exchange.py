@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from ulid import ULID
 
-from services.edge.core import denials, door, lifecycle, policy, refusals
+from services.edge.core import denials, door, lifecycle, refusals
 from services.edge.core.facts import Facts, read_facts
 from services.edge.core.formats import FORMATS
 from services.edge.core.headers import Header, Index
@@ -106,7 +106,7 @@ class Exchange:
         self._context = msgspec.structs.replace(self._context, facts=facts)
         mark = (entered.key.uid, facts.session, facts.agent, facts.body_digest)
         self._repeat = self._wiring.repeats.is_repeat(mark, now)
-        return policy.plan(directory, entered.key, facts)
+        return self._wiring.policy.plan(entered.key, facts)
 
     async def _attempts(self, planned: tuple[Attempt, ...]) -> tuple[Refusal, str] | None:
         """One after the other until one was sent. Returns a refusal and its verdict, None when the client is served."""
@@ -138,9 +138,12 @@ class Exchange:
         rid = str(ULID())
         admitted = Admitted(attempt=attempt, started=lifecycle.started(context, rid, number, attempt), granted=None)
         ask = lifecycle.reserve(context, rid, number, attempt, replaces)
-        hard = policy.has_hard_budget(wiring.directory, path)
+        hard = wiring.policy.has_hard_budget(path)
         before = loop.time()
-        written = asyncio.ensure_future(wiring.spool.start(admitted.started))
+        try:
+            written = wiring.spool.start(admitted.started)
+        except SpoolFailed:
+            return refusals.spool_failed(), "unavailable"  # nothing is asked for, so nothing is to be closed
         try:
             verdict = await self._unless_gone(lambda: wiring.owner.reserve(ask, patient=hard))
             await written

@@ -3,6 +3,7 @@
 import msgspec
 
 from services.edge.core.lifecycle import Identity
+from services.edge.core.policy import Policy
 from services.edge.core.repeats import Repeats
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
@@ -22,6 +23,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     me: Identity
     clock: Clock
     directory: Directory
+    policy: Policy
     spool: Spool
     owner: Owner
     presence: Presence

@@ -6,9 +6,8 @@ import structlog
 
 from services.edge.stores.outbox import Pending
 from services.edge.stores.spool import Spool
-from shared.bus import Bus
+from shared.bus import Bus, Record
 from shared.contracts.edge import REQUEST_COMPLETED, USAGE_RECORDED
-from shared.errors import Unavailable
 
 log = structlog.get_logger()
 
@@ -36,18 +35,14 @@ class Publisher:
     async def _publish(self, window: list[Pending]) -> None:
         tries = 0
         while window:
-            stored = await asyncio.gather(*(self._append(pending) for pending in window))
+            stored = await self._bus.append_all([self._record(pending) for pending in window])
             window = [pending for pending, good in zip(window, stored, strict=True) if not good]
             if window:
                 log.info("edge.publish_retried", records=len(window), tries=tries)
                 await asyncio.sleep(PATIENCE_SECONDS[min(tries, len(PATIENCE_SECONDS) - 1)])
                 tries += 1
 
-    async def _append(self, pending: Pending) -> bool:
-        """Whether the broker has it. A timeout leaves that open; the message id makes asking again harmless."""
+    def _record(self, pending: Pending) -> Record:
+        """The message id makes asking again harmless."""
         subject = self._usage if pending.kind == "usage" else REQUEST_COMPLETED
-        try:
-            await self._bus.append(subject, self._spool.outbox.data(pending), msg_id=pending.message_id)
-        except Unavailable:
-            return False
-        return True
+        return Record(subject, self._spool.outbox.data(pending), pending.message_id)

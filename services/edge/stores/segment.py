@@ -6,10 +6,12 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
+
+from services.edge.stores.disk_thread import DiskThread
 
 _HEADER = struct.Struct("<II")
 SUFFIX = ".spool"
@@ -90,8 +92,9 @@ class SegmentLog:
         self._full: list[Segment] = []
         self._new_file = False
         self._waiters: list[asyncio.Future[None]] = []
-        self._syncer: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool-sync")
+        self._group: list[asyncio.Future[None]] = []
+        self._syncing = False
+        self._thread = DiskThread()
         self.failed = ""
 
     @property
@@ -114,34 +117,38 @@ class SegmentLog:
             self.begin(self._segment.number + 1)
         return self._segment.append(payload)
 
-    async def synced(self) -> None:
-        """Return once all that is appended so far is on disk. Raises SpoolFailed, and then for ever.
+    def synced(self) -> "asyncio.Future[None]":
+        """Done once all that is appended so far is on disk; else SpoolFailed, and then for ever.
 
         After a failed sync nobody knows what reached the disk: only a restart, which reads it, can go on.
         """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.failed:
-            raise SpoolFailed(self.failed)
-        waiter = asyncio.get_running_loop().create_future()
+            waiter.set_exception(SpoolFailed(self.failed))
+            return waiter
         self._waiters.append(waiter)
-        if self._syncer is None:
-            self._syncer = asyncio.create_task(self._sync_groups())
-        await waiter
+        if not self._syncing:
+            self._syncing = True
+            asyncio.get_running_loop().call_soon(self._sync_group)  # with all that others append in this turn
+        return waiter
 
-    async def _sync_groups(self) -> None:
+    def _sync_group(self) -> None:
         """While one group is being synced the next one gathers."""
-        loop = asyncio.get_running_loop()
-        while self._waiters:
-            group, self._waiters = self._waiters, []
-            full, self._full = self._full, []
-            new_file, self._new_file = self._new_file, False
-            assert self._segment is not None
-            try:
-                await loop.run_in_executor(self._thread, self._sync_all, full, self._segment.fd, new_file)
-            except OSError as error:
-                self.failed = str(error)
-            for waiter in group:
-                self._wake(waiter)
-        self._syncer = None
+        self._group, self._waiters = self._waiters, []
+        full, self._full = self._full, []
+        new_file, self._new_file = self._new_file, False
+        assert self._segment is not None
+        self._thread.run(partial(self._sync_all, full, self._segment.fd, new_file), self._synced_group)
+
+    def _synced_group(self, error: OSError | None) -> None:
+        if error:
+            self.failed = str(error)
+        for waiter in self._group:
+            self._wake(waiter)
+        if self._waiters:
+            self._sync_group()
+        else:
+            self._syncing = False
 
     def _wake(self, waiter: "asyncio.Future[None]") -> None:
         if waiter.done():
@@ -175,9 +182,9 @@ class SegmentLog:
 
     async def close(self) -> None:
         """Sync what is left, then release the files."""
-        if self._waiters or self._syncer:
+        if self._syncing:
             await asyncio.gather(self.synced(), return_exceptions=True)
-        self._thread.shutdown(wait=True)
+        self._thread.end()
         for segment in (*self._full, *((self._segment,) if self._segment else ())):
             os.close(segment.fd)
 

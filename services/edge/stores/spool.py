@@ -105,12 +105,12 @@ class Spool:
         """Why nothing governed may pass now; empty when all is well."""
         return self._log.failed or self._full
 
-    async def start(self, started: Started) -> None:
-        """Before or while an attempt is reserved; durable on return. Raises SpoolFailed."""
+    def start(self, started: Started) -> "asyncio.Future[None]":
+        """Before or while an attempt is reserved; durable when the future is done. Both raise SpoolFailed."""
         self._check_space()
         place = self._write(started)
         self._live[started.usage.rid] = _Live(place.segment, started)
-        await self._log.synced()
+        return self._log.synced()
 
     def sent(self, record: Sent) -> None:
         """Right before the first byte goes upstream, after `start` has returned. Raises SpoolFailed: then do not send.
