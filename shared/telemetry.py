@@ -42,6 +42,9 @@ budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to
 budget_commit_seconds = Histogram(
     "sluicegate_budget_commit_duration_seconds", "Appending one record to LEDGER.", buckets=SECONDS
 )
+budget_snapshot_pause_seconds = Histogram(
+    "sluicegate_budget_snapshot_pause_seconds", "How long a snapshot kept the owner from deciding.", buckets=SECONDS
+)
 budget_holds = Gauge("sluicegate_budget_holds", "Holds alive.")
 budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cost passed their hold.")
 

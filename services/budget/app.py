@@ -10,10 +10,12 @@ from aiohttp import web
 from services.budget.core.presence import Presence
 from services.budget.handlers.commands import Commands
 from services.budget.handlers.herald import Herald
+from services.budget.handlers.keeper import Keeper, recover
 from services.budget.handlers.owner import Owner
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.handlers.watch import Watch
 from services.budget.settings import Settings
+from services.budget.snapshots import Shelf
 from services.budget.stores import Ledger, LogUnfit, priced_after
 from shared import clock
 from shared.bus import Bus, open_bus
@@ -76,12 +78,12 @@ async def _check_sync(bus: Bus, settings: Settings) -> None:
 async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> AsyncIterator[Owner]:
     """Replay, take the shard, resume PRICED, tell the edges, and only then take requests."""
     bus = app[BUS]
-    rulebook, ledger = Rulebook(bus), Ledger(bus, settings.shard)
+    rulebook, ledger, shelf = Rulebook(bus), Ledger(bus, settings.shard), Shelf(bus, settings.shard)
     async with _tasks(app) as start:
         start("budget.config", rulebook.config.run())
         start("budget.prices", rulebook.follow_prices())
         await rulebook.complete()
-        state = await ledger.replay()
+        state, since = await recover(ledger, shelf)
         await ledger.begin(state, await priced_after(bus, state), now())
         absent = int(settings.absent_seconds * 1_000_000)
         presence = Presence(absent, now())
@@ -93,9 +95,11 @@ async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> 
 
         owner = Owner(ledger, state, rulebook, announce, now, settings.shard, settings.group_bytes)
         edges = Watch(bus, owner, rulebook, presence, herald, settings.shard, absent)
+        keeper = Keeper(owner, ledger, shelf, settings.snapshot_records, since)
         commands = Commands(owner, rulebook, settings.shard, settings.config_wait_seconds)
         log.info("budget.shard_taken", shard=settings.shard, owner_epoch=state.owner_epoch, ledger_seq=ledger.seq)
         start("budget.owner", owner.run())
+        start("budget.snapshots", keeper.run())
         start("budget.decisions", herald.keep())
         start("budget.priced", commands.follow_priced(bus))
         await edges.begin()
@@ -105,6 +109,7 @@ async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> 
             yield owner
         finally:
             await herald.close()
+            await keeper.close(settings.snapshot_stop_seconds)
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     absent_seconds: how long a hold may be missing from its edge's inventory before it becomes provisional spend.
     config_wait_seconds: how long a RESERVE waits for the revision of CONFIG it was admitted under.
     group_bytes: how much may go into one record of the ledger; the broker takes 1 MiB.
+    snapshot_records: how many records of the ledger lie between two snapshots; snapshot_stop_seconds: what the last one, on a
+        clean stop, may take.
     ack_seconds: how long an edge may take to acknowledge a decision before it is told again.
     """
 
@@ -29,3 +31,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     config_wait_seconds: float = 2.0
     group_bytes: int = 400_000
     ack_seconds: float = 1.0
+    snapshot_records: int = 100_000
+    snapshot_stop_seconds: float = 3.0

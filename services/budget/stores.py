@@ -39,7 +39,7 @@ class LogUnfit(OSError):
 class Ledger:
     """The shard's log. Only the process that wrote the last record can write the next: everyone else is Overtaken.
 
-    seq: of the last record in LEDGER, 0 before the first. digest: of its bytes.
+    seq: of the last record in LEDGER, 0 before the first. digest: of its bytes. priced: how far it says PRICED is applied.
     """
 
     def __init__(self, bus: Bus, shard: str) -> None:
@@ -48,25 +48,41 @@ class Ledger:
         self._subject = LEDGER_COMMITTED.format(shard=shard)
         # another owner may reach the same sequence with the same epoch: its record must not pass for ours
         self._incarnation = str(ULID())
+        self.log_id = ""
         self.seq = 0
         self.digest = NO_RECORD
+        self.priced = Position()
 
-    async def replay(self) -> State:
-        """Fold everything there is. Raises LogUnfit where a record's digest of its predecessor does not hold."""
-        state = State()
+    @property
+    def position(self) -> Position:
+        """Of the last record."""
+        return Position(log_id=self.log_id, seq=self.seq)
+
+    def stand(self, at: Position, digest: bytes, priced: Position) -> None:
+        """Go on after this record: a snapshot holds it and all before."""
+        self.log_id, self.seq, self.digest, self.priced = at.log_id, at.seq, digest, priced
+
+    async def replay(self, state: State) -> int:
+        """Fold into `state` what comes after where we stand; returns how many records that was.
+
+        Raises LogUnfit where a record's digest of its predecessor does not hold.
+        """
+        self.log_id = (await self._bus.end(LEDGER)).log_id
         last = await self._bus.last(LEDGER, self._subject)
-        if last is None:
-            return state
-        async for stored in self._records(last.seq):
+        count = 0
+        if last is None or last.seq <= self.seq:
+            return count
+        async for stored in self._records(self.seq, last.seq):
             commit = _commit.decode(stored.data)
             if commit.digest != self.digest:
                 raise LogUnfit(f"ledger record {stored.seq} does not follow the one before it: its digest differs")
             state.fold(commit)
-            self.seq, self.digest = stored.seq, hashlib.sha256(stored.data).digest()
-        return state
+            self.seq, self.digest, self.priced = stored.seq, hashlib.sha256(stored.data).digest(), commit.priced
+            count += 1
+        return count
 
-    async def _records(self, up_to: int) -> AsyncIterator[Stored]:
-        async with aclosing(self._bus.follow(LEDGER, self._subject, batch=REPLAY_BATCH)) as lists:  # type: ignore[type-var]  # an async generator behind its interface
+    async def _records(self, after: int, up_to: int) -> AsyncIterator[Stored]:
+        async with aclosing(self._bus.follow(LEDGER, self._subject, after, batch=REPLAY_BATCH)) as lists:  # type: ignore[type-var]  # an async generator behind its interface
             async for messages in lists:
                 for stored in messages:
                     yield stored
@@ -92,9 +108,9 @@ class Ledger:
                 events=tuple(events),
             )
         )
-        began = time.perf_counter()
+        began, priced = time.perf_counter(), state.priced
         self.seq = await self._store(record)
-        self.digest = hashlib.sha256(record).digest()
+        self.digest, self.priced = hashlib.sha256(record).digest(), priced
         telemetry.budget_commits.inc()
         telemetry.budget_commit_seconds.observe(time.perf_counter() - began)
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "requests": "The log of client requests.",
     "simulate": "Send traffic of the kind a team makes.",
     "audit": "Verify the tamper-evident record.",
+    "ledger": "Verify the ledger, and explain one attempt of it.",
 }
 """One module of services.cli.commands each, imported when it is called: `up` must not wait for what `audit` needs."""
 

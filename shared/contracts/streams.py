@@ -1,6 +1,7 @@
 """The durable logs and buckets on JetStream: names, subjects, retention.
 
-All logs are kept for ever and refuse when full (discard new): a full disk must refuse, never forget.
+All logs are kept for ever and refuse when full (discard new): a full disk must refuse, never forget. SNAPSHOTS alone is no log:
+its owner removes what newer ones replace, and LEDGER can always be replayed without it.
 `Names` puts the configured prefix before every subject, stream and bucket.
 """
 
@@ -13,6 +14,7 @@ REQUESTS = "REQUESTS"
 AUDIT = "AUDIT"
 CONFIG = "CONFIG"
 PRICES = "PRICES"
+SNAPSHOTS = "SNAPSHOTS"
 
 STREAMS: dict[str, str] = {
     USAGE: "usage.recorded.*",
@@ -22,8 +24,12 @@ STREAMS: dict[str, str] = {
     AUDIT: "audit.append.*",
     CONFIG: "config.changed",
     PRICES: "prices.book",
+    SNAPSHOTS: "snapshot.*.*",
 }
 """Stream name to the subjects it stores."""
+
+SNAPSHOT = "snapshot.{shard}.{id}"
+"""One snapshot: its parts in order, its manifest last. What they hold is the owner's own and changes with its release."""
 
 DECISIONS = "DECISIONS"
 EDGES = "EDGES"

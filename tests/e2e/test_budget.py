@@ -168,7 +168,8 @@ async def test_replaying_the_ledger_gives_the_live_state(governed: Bus) -> None:
             await publish_priced(governed, usage(f"r{n}", nano_usd=USD))
         await until(lambda: len(app[OWNER].state.closings) == 10)
         await until(lambda: app[OWNER].state.decisions)
-        replayed = await Ledger(governed, "0").replay()
+        replayed = State()
+        await Ledger(governed, "0").replay(replayed)
         assert replayed == app[OWNER].state
         assert replayed != State()
 

@@ -32,7 +32,7 @@ class Owner:
         self._ready = directory / "ready.json"
         self._log = directory / "log"
         settings = Settings(bus=bus.settings, ready_file=str(self._ready))
-        self._environ = os.environ | environ_of(settings, PREFIX)
+        self.environ = os.environ | environ_of(settings, PREFIX)
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -44,7 +44,7 @@ class Owner:
 
     def _spawn(self) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "services.budget"], env=self._environ, stderr=log)
+            self.process = subprocess.Popen([sys.executable, "-m", "services.budget"], env=self.environ, stderr=log)
 
     async def stop(self, number: int = signal.SIGKILL) -> int:
         assert self.process

@@ -47,6 +47,7 @@ async def test_the_commands_of_a_day(tmp_path: Path) -> None:
         await _traffic_is_counted(shell, up)
         await _claude_code_is_connected(shell, up, tmp_path)
         await _the_record_is_intact(shell)
+        await _the_ledger_is_sound(shell)
 
 
 async def _it_is_well(shell: Shell) -> None:
@@ -143,6 +144,26 @@ async def _the_record_is_intact(shell: Shell) -> None:
     code, out, _ = await shell("audit", "verify", "--head", "00" * 32)
     assert code == 1
     assert "THE CHAIN IS BROKEN" in out
+
+
+async def _the_ledger_is_sound(shell: Shell) -> None:
+    found = await shell.json("ledger", "verify")
+    assert found["intact"]
+    states = {check["name"]: (check["state"], check["said"]) for check in found["checks"]}
+    assert {state for state, _ in states.values()} <= {"ok", "left out"}
+    assert states["each entry is one row of `usage`, with its amounts"][0] == "ok"
+    assert states["the owner's balances are what the ledger leads to"][0] == "ok"
+    assert "the ledger is sound" in await shell.ok("ledger", "verify")
+    items = await shell.json("requests", "--limit", "1000")
+    request_id = next(item["request_id"] for item in items if item["attempts"] and item["cost_nano_usd"])
+    rid = (await shell.json("requests", request_id))["attempts"][0]["rid"]
+    steps = (await shell.json("ledger", "explain", rid))["steps"]
+    assert [steps[0]["kind"], steps[-1]["kind"]] == ["held", "entry"]
+    assert steps[-1]["event"]["usage"]["usage"]["rid"] == rid
+    assert f"Booked as {rid}:0" in await shell.ok("ledger", "explain", rid)
+    code, _, err = await shell("ledger", "explain", "nobody")
+    assert code == 1
+    assert "nobody" in err
 
 
 async def _with_entries(shell: Shell) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.budget.core import blocks
+from services.budget.core.inspection import Inspection
+from services.budget.core.snapshot import Captured, capture, restore, rid_parts, unsound
 from services.budget.core.state import TOMBSTONE_MICROS, State
 from services.budget.core.step import Close, Expire
 from shared.contracts.budget import Denied, Extend, Granted, TrueUp, Withdraw
@@ -47,6 +49,8 @@ class Attempts(RuleBasedStateMachine):
         self.day: dict[str, str] = {}
         self.records: list[bytes] = []
         self.kept = 0
+        self.captured: Captured | None = None
+        self.snapshot = (b"", [b""], 0)
         self.priced = 0
 
     @initialize(team=st.sampled_from(CAPS_USD), key=st.sampled_from(CAPS_USD))
@@ -210,6 +214,31 @@ class Attempts(RuleBasedStateMachine):
     def crash_and_replay(self) -> None:
         """What is not in a record is lost; everything that was answered is in one."""
         self.desk.state = replayed(self.records)
+        self.captured = None
+
+    @rule()
+    def a_snapshot_begins(self) -> None:
+        if self.captured is None:
+            state = self.desk.state
+            self.captured = capture(state, Position(log_id="l", seq=len(self.records)), b"", state.priced)
+
+    @rule()
+    def a_snapshot_is_written(self) -> None:
+        """What was captured, however much has happened since."""
+        if captured := self.captured:
+            self.snapshot = (captured.head, list(rid_parts(captured.settled)), captured.at.seq)
+            self.desk.state.closings.thaw()
+            self.captured = None
+
+    @invariant()
+    def a_snapshot_and_what_came_after_it_give_the_live_state(self) -> None:
+        head, parts, seq = self.snapshot
+        if seq:
+            state = restore(head, iter(parts))
+            assert not unsound(state)
+            for record in self.records[seq:]:
+                state.fold(_commit.decode(record))
+            assert state == self.desk.state
 
     @invariant()
     def replay_gives_the_live_state(self) -> None:
@@ -244,6 +273,14 @@ class Attempts(RuleBasedStateMachine):
                 sums[name] = sums.get(name, 0) + hold.nano_usd
         held = {name: counter.held_nano_usd for name, counter in self.desk.state.counters.items()}
         assert {name: amount for name, amount in held.items() if amount} == {n: a for n, a in sums.items() if a}
+
+    def teardown(self) -> None:
+        """An inspection finds nothing wrong with any ledger that the core has written; the chain is the owner's work."""
+        inspection = Inspection()
+        for seq, record in enumerate(self.records, 1):
+            inspection.feed(seq, record, _commit.decode(record))
+        wrong = [check for check in inspection.checks() if check.state == "fail" and check is not inspection.chain]
+        assert not wrong
 
 
 def replayed(records: Sequence[bytes]) -> State:

@@ -25,7 +25,7 @@ class Rules(msgspec.Struct, frozen=True):
     tariff: Tariff
 
 
-class Room(msgspec.Struct, frozen=True):
+class Room(msgspec.Struct, frozen=True, gc=False):
     """How one budget stands before a grant. left = limit - spent, free = left - held."""
 
     limit: Limit
@@ -200,7 +200,7 @@ def standing(limit: Limit, period: Period, counter: Counter) -> Standing:
         budget_id=limit.id,
         period=limit.rule.period,
         utilization_ppm=used,
-        surpassed_ppm=max((alert for alert in limit.rule.alerts_ppm if alert <= used), default=0),
+        surpassed_ppm=max([alert for alert in limit.rule.alerts_ppm if alert <= used], default=0) if used else 0,
         resets_at=resets_at(period),
     )
 

@@ -3,8 +3,9 @@
 import msgspec
 
 from services.budget.core.admission import Rules
+from services.budget.core.closings import Closing
 from services.budget.core.limits import Facts
-from services.budget.core.state import Closing, Hold, State
+from services.budget.core.state import Hold, State
 from shared.contracts.attribution import Charge
 from shared.contracts.edge import Line, UsageRecorded
 from shared.contracts.ledger import Entry

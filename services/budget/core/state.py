@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.budget.core.closings import SETTLED, Closing, Closings
 from shared.contracts.attribution import Charge
 from shared.contracts.ledger import (
     Commit,
@@ -17,7 +18,7 @@ from shared.contracts.ledger import (
     Withdrawn,
 )
 from shared.contracts.message import Micros, NanoUSD
-from shared.contracts.pricing import PricedLine, UsagePriced
+from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
 
 TOMBSTONE_MICROS = 3_600_000_000
@@ -26,7 +27,7 @@ TOMBSTONE_MICROS = 3_600_000_000
 CounterKey = tuple[str, str]  # budget_id, period_id
 
 
-class Counter(msgspec.Struct):
+class Counter(msgspec.Struct, gc=False):
     """One budget in one period. All three amounts are kept: which one counts is the budget's present `basis`."""
 
     list_nano_usd: NanoUSD = 0
@@ -43,7 +44,7 @@ class Counter(msgspec.Struct):
 EMPTY = Counter()  # read only
 
 
-class Hold(msgspec.Struct):
+class Hold(msgspec.Struct, gc=False):
     """Money set aside for an attempt in flight: what was granted, and what is left of it or was added since."""
 
     held: Held
@@ -54,26 +55,7 @@ class Hold(msgspec.Struct):
     extensions: dict[int, int] = {}  # n -> output tokens granted
 
 
-class Closing(msgspec.Struct, frozen=True):
-    """How an attempt was closed, by the best record so far. n: number of its last entry.
-
-    The rest is needed to correct it and empty once settled, since nothing better can come.
-    """
-
-    kind: str
-    n: int = 0
-    charges: tuple[Charge, ...] = ()
-    admitted_at: Micros = 0
-    list_nano_usd: NanoUSD = 0
-    cost_nano_usd: NanoUSD = 0
-    charge_nano_usd: NanoUSD = 0
-    lines: tuple[PricedLine, ...] = ()
-
-
-SETTLED = Closing("settled")  # one object for nearly all rids
-
-
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """A cut conversation that is refused at this budget until then."""
 
     budget_id: str
@@ -81,7 +63,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct):
-    """closings holds every rid ever closed: a duplicate may come at any time, and must never be booked twice."""
+    """Everything in it is kept in snapshots. What a release adds or changes here makes it replay the whole ledger once."""
 
     owner_epoch: int = 0
     config_rev: int = 0
@@ -89,7 +71,7 @@ class State(msgspec.Struct):
     priced: Position = Position()
     counters: dict[CounterKey, Counter] = {}
     holds: dict[str, Hold] = {}
-    closings: dict[str, Closing] = {}
+    closings: Closings = msgspec.field(default_factory=Closings)
     tombstones: dict[str, Micros] = {}
     decisions: dict[str, Decided] = {}
     marks: dict[tuple[str, str, str], Mark] = {}

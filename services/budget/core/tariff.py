@@ -19,7 +19,7 @@ _RATE_MEMO_MICROS = 60_000_000  # cards begin on whole minutes
 _MEMO_SIZE = 10_000
 
 
-class Size(msgspec.Struct, frozen=True):
+class Size(msgspec.Struct, frozen=True, gc=False):
     """Of one attempt. want: its bound. need: the least that is worth a grant; equal to want where nothing can be cut."""
 
     input_tokens: int
@@ -48,6 +48,7 @@ class Tariff:
         self.book = book
         self._overrides = Overrides(prices)
         self._memo: dict[tuple[object, ...], HoldRates] = {}
+        self._band_memo: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
     def size(self, ask: Reserve, path: Path, now: Micros) -> Size:
         """See ledger.md, section 1: first light holds the bound."""
@@ -73,11 +74,11 @@ class Tariff:
     def _rates(self, ask: Reserve, path: Path, input_tokens: int, now: Micros) -> HoldRates:
         key, provider = path.key, path.provider
         region = next((c.region for c in provider.credentials if c.id == ask.credential), "") or provider.region
-        speeds = {ask.speed or "standard", "standard"}
-        cards = (card for speed in speeds for card in self.book.cards(provider.kind, ask.model, speed, now))
-        band = sum(card.prompt_above < input_tokens for card in cards)
+        minute = now // _RATE_MEMO_MICROS
+        bands = self._bands(provider.kind, ask.model, ask.speed or "standard", minute)
+        band = sum(above < input_tokens for above in bands) if bands else 0
         ways = (ask.model, ask.speed, ask.geo, ask.cache_ttl, region, band)
-        memo = (*ways, key.uid, provider.uid, path.bases, now // _RATE_MEMO_MICROS)
+        memo = (*ways, key.uid, provider.uid, path.bases, minute)
         rates = self._memo.get(memo)
         if rates is None:
             asked = Asked(
@@ -93,6 +94,19 @@ class Tariff:
                 self._memo.clear()
             self._memo[memo] = rates
         return rates
+
+    def _bands(self, kind: str, model: str, speed: str, minute: int) -> tuple[int, ...]:
+        """Sizes of the prompt above which other cards count."""
+        memo = (kind, model, speed, minute)
+        bands = self._band_memo.get(memo)
+        if bands is None:
+            at = minute * _RATE_MEMO_MICROS
+            cards = (card for each in {speed, "standard"} for card in self.book.cards(kind, model, each, at))
+            bands = tuple(card.prompt_above for card in cards)
+            if len(self._band_memo) >= _MEMO_SIZE:
+                self._band_memo.clear()
+            self._band_memo[memo] = bands
+        return bands
 
 
 def _terms(path: Path, now: Micros) -> Terms:

@@ -1,11 +1,12 @@
 """What may be asked of the owner on the bus: decode, let it decide, encode."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import structlog
 
 from services.budget.core import blocks
-from services.budget.core.step import Close
+from services.budget.core.step import Answer, Close
 from services.budget.handlers.owner import Owner
 from services.budget.handlers.rulebook import Rulebook
 from shared.bus import Bus
@@ -78,23 +79,36 @@ class Commands:
                 for stored in messages
             )
 
-    async def reserve(self, data: bytes) -> bytes:
+    def reserve(self, data: bytes) -> Awaitable[bytes]:
+        """No coroutine, since nearly all that budget does is this: no task is made for it where nothing has to be waited for."""
         ask = _reserve.decode(data)
+        if self._rulebook.has_reached(ask.config_rev):
+            return self._verdict(ask, len(data))
+        return self._reserve_later(ask, len(data))
+
+    async def _reserve_later(self, ask: Reserve, size: int) -> bytes:
         try:
             async with asyncio.timeout(self._config_wait):
                 await self._rulebook.reached(ask.config_rev)
         except TimeoutError:
             # silence, not a refusal: the edge asks again with the same rid
             raise Unavailable(f"revision {ask.config_rev} of CONFIG") from None
-        return await self._verdict(ask, len(data))
+        return await self._verdict(ask, size)
 
     async def extend(self, data: bytes) -> bytes:
         return await self._verdict(_extend.decode(data), len(data))
 
-    async def _verdict(self, ask: Reserve | Extend, size: int) -> bytes:
-        answer = await self._owner.ask(ask, size)
-        assert answer is not None, "RESERVE and EXTEND have verdicts"
-        return encode(Verdict(rid=ask.rid, answer=answer))
+    def _verdict(self, ask: Reserve | Extend, size: int) -> "asyncio.Future[bytes]":
+        said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def answered(done: "asyncio.Future[Answer]") -> None:
+            answer = done.result()
+            assert answer is not None, "RESERVE and EXTEND have verdicts"
+            if not said.done():
+                said.set_result(encode(Verdict(rid=ask.rid, answer=answer)))
+
+        self._owner.ask(ask, size).add_done_callback(answered)
+        return said
 
     async def withdraw(self, data: bytes) -> bytes:
         return await self._done(_withdraw.decode(data), len(data))

@@ -25,10 +25,11 @@ log = structlog.get_logger()
 TICK_SECONDS = 1.0
 FULL_THRESHOLD_PPM = 1_000_000
 _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
+_granted = telemetry.budget_verdicts.labels("granted", "")
 _MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """A command that waits its turn. bytes: about what its event will take in the record."""
 
     command: Command
@@ -52,12 +53,15 @@ class Owner:
 
     While a record is being written the next group gathers; so the more is asked, the more shares one write.
     announce: told what changed for edges and consoles, after it is durable.
+    between_records: whoever has it sees a state with nothing on its way to the ledger; durable: else something was.
     """
 
     def __init__(
         self, ledger: Ledger, state: State, rulebook: Rulebook, announce: Announce, clock: Clock, shard: str, group: int
     ) -> None:
         self.state = state
+        self.between_records = asyncio.Lock()
+        self.durable = True
         self._ledger = ledger
         self._rulebook = rulebook
         self._announce = announce
@@ -77,11 +81,11 @@ class Owner:
         self._latest = max(self._latest, self._clock())
         return self._latest
 
-    async def ask(self, command: Command, size: int) -> Answer:
-        """The answer, once it is durable."""
+    def ask(self, command: Command, size: int) -> "asyncio.Future[Answer]":
+        """Done once the answer is durable."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._put(Asked(command, future, size + _EVENT_BYTES))
-        return await future
+        return future
 
     def tell(self, command: Command, size: int = 0) -> None:
         """Without an answer."""
@@ -109,10 +113,13 @@ class Owner:
             await self._wake.wait()
             self._wake.clear()
             while True:
-                rules, now = self._rulebook.current(), self.now()
-                step = self._decide(rules, now)
-                if step.events:
-                    await self._ledger.append(self.state, step.events, now)
+                async with self.between_records:
+                    rules, now = self._rulebook.current(), self.now()
+                    self.durable = False  # and so it stays if deciding or writing fails: then we end
+                    step = self._decide(rules, now)
+                    if step.events:
+                        await self._ledger.append(self.state, step.events, now)
+                    self.durable = True
                 self._answer(step)
                 self._tell(rules, step, now)
                 if not self._queue:
@@ -171,7 +178,7 @@ class Owner:
             if isinstance(answer, Denied):
                 telemetry.budget_verdicts.labels("denied", answer.reason).inc()
             elif isinstance(answer, Granted):
-                telemetry.budget_verdicts.labels("granted", "").inc()
+                _granted.inc()
 
     def _tell(self, rules: Rules, step: Step, now: Micros) -> None:
         decided = [event for event in step.events if isinstance(event, Decided)]

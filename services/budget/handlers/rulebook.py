@@ -53,9 +53,13 @@ class Rulebook:
             log.info("budget.waiting_for_price_book")
         await self._priced.wait()
 
+    def has_reached(self, config_rev: int) -> bool:
+        """Whether this revision can be decided by."""
+        return self.config.directory.config_rev >= config_rev
+
     async def reached(self, config_rev: int) -> None:
-        """Return once this revision can be decided by."""
-        if self.config.directory.config_rev < config_rev:
+        """Return once it can."""
+        if not self.has_reached(config_rev):
             await self.config.reached(config_rev)
 
     def _changed(self) -> None:

@@ -1,0 +1,137 @@
+"""`sluicegate ledger`"""
+
+import asyncio
+from collections.abc import Callable
+
+import click
+import clickhouse_connect
+import msgspec
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from rich.console import Console
+from rich.progress import Progress
+
+from services.budget.core.inspection import Check
+from services.budget.explain import Step, story
+from services.budget.verify import ClickHouse, Verifier
+from services.cli import options, output
+from services.cli.api import Target
+from services.cli.errors import Trouble
+from services.cli.output import Column
+from services.cli.supervisor.ports import LOOPBACK
+from shared import clock, logs
+from shared.bus import BusSettings, open_bus
+from shared.contracts.budget import DEFAULT_SHARD
+from shared.errors import Unavailable
+
+CHECKS = (Column("check", "name"), Column("", "state"), Column("", "said"))
+DATABASE = "sluicegate"
+CONNECT_SECONDS = 2
+QUERY_SECONDS = 60
+
+
+@click.group("ledger")
+def command() -> None:
+    """The log that money comes from."""
+
+
+@command.command("verify")
+@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
+@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@click.option("--shard", default=DEFAULT_SHARD, show_default=True)
+@click.option("--clickhouse-url", default="", help="As http://…/DATABASE; the one that runs here if left out.")
+@options.as_json
+@options.targeted
+def verify(bus_url: str, bus_prefix: str, shard: str, clickhouse_url: str, as_json: bool, target: Target) -> None:
+    """Replay the ledger and check everything it promises. Exit code 1 when a check fails."""
+    logs.configure("error")
+    settings = BusSettings(url=bus_url or _local(target, "nats", "nats"), prefix=bus_prefix)
+    if not clickhouse_url and not bus_url:
+        clickhouse_url = f"{_local(target, 'http', 'clickhouse')}/{DATABASE}"
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading the ledger", total=None)
+
+        def told(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        checks = asyncio.run(_verify(settings, shard, clickhouse_url, told))
+    good = all(check.state != "fail" for check in checks)
+    if as_json:
+        output.show_json({"intact": good, "checks": [msgspec.structs.asdict(check) for check in checks]})
+    else:
+        _show(checks, good)
+    raise SystemExit(0 if good else 1)
+
+
+async def _verify(
+    settings: BusSettings, shard: str, clickhouse_url: str, progress: Callable[[int, int], None]
+) -> list[Check]:
+    try:
+        async with open_bus(settings, "ledger verify") as bus:
+            table = await asyncio.to_thread(_table, clickhouse_url) if clickhouse_url else None
+            return await Verifier(bus, shard, table, progress).run()
+    except Unavailable as error:
+        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
+
+
+def _table(url: str) -> ClickHouse:
+    """Raises Trouble: what was named or runs here must answer."""
+    try:
+        client = clickhouse_connect.get_client(
+            dsn=url,
+            autogenerate_session_id=False,
+            connect_timeout=CONNECT_SECONDS,
+            send_receive_timeout=QUERY_SECONDS,
+        )
+    except (ClickHouseError, OSError) as error:
+        raise Trouble(f"ClickHouse at {url} does not answer ({str(error)[:200]})") from None
+    return ClickHouse(client)
+
+
+def _show(checks: list[Check], good: bool) -> None:
+    print("the ledger is sound" if good else "THE LEDGER IS NOT SOUND")
+    output.show([msgspec.structs.asdict(check) for check in checks], CHECKS, as_json=False)
+    for check in checks:
+        for failure in check.failures:
+            print(f"  {check.name}: {failure}")
+        if check.failed > len(check.failures):
+            print(f"  {check.name}: and {check.failed - len(check.failures):,} more")
+
+
+@command.command("explain")
+@click.argument("rid")
+@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
+@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@click.option("--shard", default=DEFAULT_SHARD, show_default=True)
+@options.as_json
+@options.targeted
+def explain(rid: str, bus_url: str, bus_prefix: str, shard: str, as_json: bool, target: Target) -> None:
+    """Tell the story of one attempt: its hold, what changed it, its entries. RID as `sluicegate requests` shows it."""
+    logs.configure("error")
+    settings = BusSettings(url=bus_url or _local(target, "nats", "nats"), prefix=bus_prefix)
+    with Console(stderr=True).status("reading the ledger"):
+        steps = asyncio.run(_story(settings, shard, rid))
+    if not steps:
+        raise Trouble(
+            f"the ledger of shard {shard} has nothing about {rid}: it was never admitted, or is no attempt's id"
+        )
+    if as_json:
+        output.show_json({"rid": rid, "steps": [msgspec.structs.asdict(step) for step in steps]})
+        return
+    for step in steps:
+        print(f"{clock.rfc3339(step.at)}  record {step.seq:,}, epoch {step.owner_epoch}\n  {step.words}")
+
+
+async def _story(settings: BusSettings, shard: str, rid: str) -> list[Step]:
+    try:
+        async with open_bus(settings, "ledger explain") as bus:
+            return await story(bus, shard, rid)
+    except Unavailable as error:
+        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
+
+
+def _local(target: Target, scheme: str, name: str) -> str:
+    if (running := target.running()) is None:
+        raise Trouble(
+            f"nothing runs on {target.data_dir}: start it with `sluicegate up`, or name a broker with --bus-url"
+        )
+    return f"{scheme}://{LOOPBACK}:{running[name]}"
