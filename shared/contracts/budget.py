@@ -117,17 +117,21 @@ class Denied(Part, frozen=True, kw_only=True, tag="denied"):
 
 
 class Queued(Part, frozen=True, kw_only=True, tag="queued"):
-    """Wait: the verdict will come on `edge.<id>.verdict`; ask again with the same rid to keep the turn."""
+    """Wait: the verdict will come on `edge.<id>.verdict`; ask again with the same rid (and n) to keep the turn."""
 
     ahead: int
     owner_epoch: int
 
 
 class Verdict(Message, frozen=True, kw_only=True):
-    """The answer to Reserve and Extend. Edges ignore answers of an older owner_epoch."""
+    """The answer to Reserve and Extend; late ones come on `edge.<id>.verdict`. Edges ignore those of an older owner_epoch.
+
+    n: of the Extend that it answers; 0 for a Reserve.
+    """
 
     rid: str
     answer: Granted | Denied | Queued
+    n: int = 0
 
 
 class Withdraw(Message, frozen=True, kw_only=True):
@@ -139,7 +143,11 @@ class Withdraw(Message, frozen=True, kw_only=True):
 
 
 class Extend(Message, frozen=True, kw_only=True):
-    """Ask for more output. Idempotent by (rid, n)."""
+    """Ask for more output than is held; n counts from 1. Idempotent by (rid, n): ask again until answered.
+
+    Granted holds what came on top (held_output_tokens, perhaps less than asked for: what there was) and the whole hold
+    (held_nano_usd). Queued: it goes before everybody who waits for a first grant.
+    """
 
     rid: str
     n: int

@@ -24,6 +24,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
 
     limited_by: the budget whose room made it smaller than the bound, "" when it is the bound.
     unboundable: the body did not show how large the input can become, so the hold is not trued up early.
+    max_tokens: the most that the body (or else the model) allows. text_bytes: of a prompt that is text alone, else 0.
     """
 
     rid: str
@@ -50,6 +51,8 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     price_version: str = ""
     unboundable: bool = False
     limited_by: str = ""
+    max_tokens: int = 0
+    text_bytes: int = 0
 
 
 class Extended(Part, frozen=True, kw_only=True, tag="extended"):
