@@ -46,6 +46,7 @@ budget_snapshot_pause_seconds = Histogram(
     "sluicegate_budget_snapshot_pause_seconds", "How long a snapshot kept the owner from deciding.", buckets=SECONDS
 )
 budget_holds = Gauge("sluicegate_budget_holds", "Holds alive.")
+budget_waiting = Gauge("sluicegate_budget_waiting", "Attempts in line for money that others hold.")
 budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cost passed their hold.")
 
 pricing_records = Counter("sluicegate_pricing_records_total", "Usage records priced.")

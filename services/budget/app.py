@@ -93,7 +93,7 @@ async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> 
             edges.decided(decided)
             herald.change(changed)
 
-        owner = Owner(ledger, state, rulebook, announce, now, settings.shard, settings.group_bytes)
+        owner = Owner(ledger, state, rulebook, announce, herald.tell_late, now, settings.shard, settings.group_bytes)
         edges = Watch(bus, owner, rulebook, presence, herald, settings.shard, absent)
         keeper = Keeper(owner, ledger, shelf, settings.snapshot_records, since)
         commands = Commands(owner, rulebook, settings.shard, settings.config_wait_seconds)

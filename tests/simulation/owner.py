@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 from collections import deque
 
-from services.budget.core import blocks
+from services.budget.core import blocks, turns
+from services.budget.core.group import Group
+from services.budget.core.line import Line
 from services.budget.core.presence import Presence
 from services.budget.core.state import State
 from services.budget.core.step import Answer, Close, Command, Expire, decide, touched
@@ -54,6 +56,7 @@ class Owner(Process):
         self._wake = asyncio.Event()
         self._latest = 0
         self._skew = world.rng.choice((0, 0, -1_500_000, 1_500_000))  # machines agree on the time only roughly
+        self._line = Line()
         self._undecided: dict[str, None] = {}
         self._last_tick = 0
 
@@ -121,7 +124,7 @@ class Owner(Process):
     async def _verdict(self, ask: Reserve | Extend) -> bytes:
         answer = await self._tell(ask)
         assert answer is not None
-        return encode(Verdict(rid=ask.rid, answer=answer))
+        return encode(Verdict(rid=ask.rid, answer=answer, n=ask.n if isinstance(ask, Extend) else 0))
 
     async def _on_withdraw(self, data: bytes) -> bytes | None:
         return await self._done(_withdraw.decode(data))
@@ -145,30 +148,33 @@ class Owner(Process):
 
     async def _step(self) -> None:
         now, rules = self.now(), company.rules(self.world.config_rev_heard)
-        events: list[LedgerEvent] = []
+        group = Group(self.state, self._line, rules, SHARD, now)
+        events = group.events
+        turns.go_on(group)
         answers: list[tuple[asyncio.Future[Answer], Answer]] = []
         scopes: dict[str, None] = {}
         if self.state.config_rev != rules.catalogue.config_rev:
-            events.append(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
-            self.state.apply(events[-1])
+            group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
+            turns.weigh_again(group)
             scopes.update(dict.fromkeys(rules.catalogue.by_scope))
         if now - self._last_tick >= MICROS:
             self._last_tick = now
+            turns.look_again(group)
             scopes.update(dict.fromkeys(blocks.blocked(self.state)))
         for _ in range(min(GROUP, len(self._queue))):
             command, future = self._queue.popleft()
-            event, answer = decide(self.state, rules, command, SHARD, now)
-            if event is not None:
-                events.append(event)
+            before = len(events)
+            answer = decide(group, command)
+            for event in events[before:]:
                 limits = (rules.catalogue.limit(budget_id) for budget_id in touched(event))
                 scopes.update((limit.block_scope, None) for limit in limits if limit)
             if future:
                 answers.append((future, answer))
         for scope in scopes:
             for decided in blocks.due(self.state, rules, (scope,), now):
-                self.state.apply(decided)
-                events.append(decided)
+                group.apply(decided)
         await self._append(events, answers)
+        # late answers are not told: they may be lost, and then the edge hears them when it asks again
 
     async def _append(self, events: list[LedgerEvent], answers: list[tuple["asyncio.Future[Answer]", Answer]]) -> None:
         """Log before reply."""

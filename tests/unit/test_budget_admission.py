@@ -6,9 +6,9 @@ import pytest
 from services.budget.core.admission import Rules
 from services.budget.core.periods import Calendar
 from services.budget.core.tariff import IMAGE_TOKENS, PAGE_TOKENS, SEARCH_TOKENS, Tariff
-from shared.contracts.budget import Bound, Denied, Granted, Withdraw
+from shared.contracts.budget import Bound, Denied, Granted, Queued, Withdraw
 from shared.contracts.config import PriceOverride
-from tests.fixtures.budget import BOOK, DAY, HOUR, NOW, USD, Desk, ask, organisation, rule, usage
+from tests.fixtures.budget import BOOK, DAY, HOUR, NOW, SECOND, USD, Desk, ask, organisation, rule, usage
 
 MILLI = USD // 1_000
 
@@ -89,8 +89,12 @@ def test_fifty_parallel_requests_never_hold_more_than_the_cap() -> None:
     granted = [answer for answer in answers if isinstance(answer, Granted)]
     assert len(granted) == 10
     assert sum(g.held_nano_usd for g in granted) == 5 * USD
-    assert {a.reason for a in answers if isinstance(a, Denied)} == {"busy"}
-    assert all(1 <= a.retry_after_s <= 5 for a in answers if isinstance(a, Denied))
+    assert sum(isinstance(answer, Queued) for answer in answers) == 40
+    desk.now += 20 * SECOND
+    desk.tick()
+    denied = [late.answer for late in desk.late if isinstance(late.answer, Denied)]
+    assert [answer.reason for answer in denied] == ["busy"] * 40
+    assert all(1 <= answer.retry_after_s <= 5 for answer in denied)
 
 
 def test_a_small_budget_works_with_a_client_that_asks_for_much_output() -> None:
@@ -116,7 +120,7 @@ def test_output_that_is_not_shown_cannot_be_cut_and_is_held_in_full() -> None:
 def test_what_is_free_later_is_refused_as_busy_at_the_fullest_budget() -> None:
     desk = Desk(organisation(team=[rule("team", 1)], key=[rule("key", 0.5)]))
     desk.grant(ask("r1", max_tokens=30_000))
-    denied = desk.deny(ask("r2", max_tokens=30_000))
+    denied = desk.deny(ask("r2", max_tokens=30_000, stream=False, may_wait=False))
     assert (denied.reason, denied.budget_id, denied.held_nano_usd) == ("busy", "key:key:month", 301 * MILLI)
     desk.close(usage("r1", nano_usd=MILLI))
     desk.grant(ask("r2", max_tokens=30_000))
@@ -238,9 +242,11 @@ def test_the_owners_clock_decides_the_period() -> None:
     berlin = rule("key", 0.02, "day", timezone="Europe/Berlin")
     desk = Desk(organisation(key=[berlin]), now=NOW)
     desk.grant(ask("r1"))
-    assert desk.deny(ask("r2")).reason == "busy"
+    desk.queue(ask("r2"))
     desk.now = Calendar("day", "Europe/Berlin").at(NOW).end
-    granted = desk.grant(ask("r3"))
+    desk.tick()
+    granted = desk.told("r2")
+    assert isinstance(granted, Granted)
     assert granted.charges[0].period_id == "2026-11-22T00:00:00+01:00[Europe/Berlin]"
 
 
@@ -258,14 +264,14 @@ def test_a_raised_limit_lets_in_and_keeps_what_was_spent() -> None:
 def test_a_members_share_of_a_team_budget_is_its_own_cap() -> None:
     desk = Desk(organisation(team=[rule("team", 0.02, per="member")]))
     desk.grant(ask("r1"))
-    assert desk.deny(ask("r2")).budget_id == "team:team:month:member:key"
+    assert desk.deny(ask("r2", may_wait=False)).budget_id == "team:team:month:member:key"
     desk.grant(ask("r3", key="key2"))
 
 
 def test_a_session_has_a_budget_of_its_own_inside_its_key() -> None:
     desk = Desk(organisation(session_usd=0.02))
     desk.grant(ask("r1", session="s1"))
-    assert desk.deny(ask("r2", session="s1")).budget_id == "session:key:total:s1"
+    assert desk.deny(ask("r2", session="s1", may_wait=False)).budget_id == "session:key:total:s1"
     desk.grant(ask("r3", session="s2"))
 
 
@@ -293,10 +299,11 @@ def test_a_budget_with_a_condition_concerns_what_it_matches(match: dict[str, str
 def test_a_fallback_takes_over_the_money_of_the_attempt_it_replaces() -> None:
     desk = Desk(organisation(key=[rule("key", 0.5)]))
     desk.grant(ask("r1", max_tokens=128_000))
-    assert desk.deny(ask("r2", max_tokens=128_000)).reason == "busy"
+    desk.queue(ask("r2", max_tokens=128_000))
     granted = desk.grant(ask("r3", max_tokens=128_000, replaces_rid="r1", attempt=2))
     assert granted.held_nano_usd == USD // 2
     assert desk.booked("key:key:month") == (0, USD // 2)
+    desk.do(Withdraw(rid="r2", edge="e1", epoch=1))
     desk.close(usage("r1", kind="void", nano_usd=0))
     desk.close(usage("r3", nano_usd=MILLI))
     assert desk.booked("key:key:month") == (MILLI, 0)

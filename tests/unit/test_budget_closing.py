@@ -198,7 +198,10 @@ def test_an_extension_grows_the_hold_when_it_is_free_everywhere() -> None:
         assert isinstance(answer, Granted)
         assert answer.held_output_tokens == 500
     assert desk.booked(KEY) == (0, 16 * MILLI)
-    refused = desk.do(Extend(rid="r1", n=2, output_tokens=500))
+    partly = desk.do(Extend(rid="r1", n=2, output_tokens=500))
+    assert isinstance(partly, Granted)
+    assert partly.held_output_tokens == 400, "what is left, where all of it can never be"
+    refused = desk.do(Extend(rid="r1", n=3, output_tokens=500))
     assert isinstance(refused, Denied)
     assert (refused.budget_id, refused.at_cap) == (KEY, "cut")
     desk.close(usage())

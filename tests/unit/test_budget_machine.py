@@ -9,12 +9,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from services.budget.core import blocks
 from services.budget.core.inspection import Inspection
+from services.budget.core.line import Line
 from services.budget.core.snapshot import Captured, capture, restore, rid_parts, unsound
 from services.budget.core.state import TOMBSTONE_MICROS, State
 from services.budget.core.step import Close, Expire
-from shared.contracts.budget import Denied, Extend, Granted, TrueUp, Withdraw
+from shared.contracts.budget import Denied, Extend, Granted, Queued, TrueUp, Withdraw
 from shared.contracts.config import Entity
-from shared.contracts.ledger import Commit, Decided, Entry, Held, LimitsApplied
+from shared.contracts.ledger import Commit, Decided, Entry, Held
 from shared.contracts.message import Decoder, encode
 from shared.contracts.streams import Position
 from tests.fixtures import budget as make
@@ -47,6 +48,7 @@ class Attempts(RuleBasedStateMachine):
         self.closed: dict[str, tuple[str, int]] = {}
         self.withdrawn: dict[str, int] = {}
         self.day: dict[str, str] = {}
+        self.waiting: dict[str, str] = {}
         self.records: list[bytes] = []
         self.kept = 0
         self.captured: Captured | None = None
@@ -61,6 +63,7 @@ class Attempts(RuleBasedStateMachine):
 
     def commit(self) -> None:
         """What the owner's loop does after a command: write what came of it."""
+        self.absorb()
         new, self.kept = self.desk.log[self.kept :], len(self.desk.log)
         state = self.desk.state
         self.records.append(
@@ -75,6 +78,20 @@ class Attempts(RuleBasedStateMachine):
                 )
             )
         )
+
+    def absorb(self) -> None:
+        """Who waited has been told."""
+        for late in self.desk.late:
+            if late.n == 0 and isinstance(late.answer, Granted):
+                assert late.rid not in self.closed, "what is closed is never granted"
+                self.admitted(late.rid, self.waiting[late.rid])
+            self.waiting.pop(late.rid, None)
+        self.desk.late.clear()
+
+    def admitted(self, rid: str, key: str) -> None:
+        self.owner[rid], self.day[rid] = key, self.period()
+        for budget_id in ("team:team:day", "key:key:month") if key == "key" else ("team:team:day",):
+            assert self.used(budget_id) <= self.caps[budget_id], "P3: a grant raised a hard budget above its cap"
 
     def period(self) -> str:
         return self.desk.rules.catalogue.limits["team:team:day"].calendar.at(self.desk.now).id
@@ -95,15 +112,15 @@ class Attempts(RuleBasedStateMachine):
         answer = self.desk.do(
             make.ask(rid, key, max_tokens=max_tokens, stream=stream, replaces_rid=old, waited_ms=waited)
         )
-        self.commit()
         if isinstance(answer, Granted):
-            self.owner[rid], self.day[rid] = key, self.period()
-            assert self.used("team:team:day") <= max(self.caps["team:team:day"], before["team:team:day"])
-            for budget_id in ("team:team:day", "key:key:month") if key == "key" else ("team:team:day",):
-                assert self.used(budget_id) <= self.caps[budget_id], "P3: a grant raised a hard budget above its cap"
+            self.admitted(rid, key)
+        elif isinstance(answer, Queued):
+            assert waited < 20_000
+            self.waiting[rid] = key
+            assert {b: self.used(b) for b in self.caps} == before
         else:
             assert isinstance(answer, Denied)
-            assert {b: self.used(b) for b in self.caps} == before
+        self.commit()
 
     def used(self, budget_id: str) -> int:
         return sum(self.desk.booked(budget_id))
@@ -114,6 +131,9 @@ class Attempts(RuleBasedStateMachine):
     @rule(index=st.integers(0, 50))
     def reserve_again(self, index: int) -> None:
         rid = self.any_rid(index)
+        if rid in self.waiting:
+            self.keep_the_turn(rid)
+            return
         if rid not in self.owner or (rid not in self.closed and self.forgotten(rid)):
             return
         events = len(self.desk.log)
@@ -121,6 +141,14 @@ class Attempts(RuleBasedStateMachine):
         assert len(self.desk.log) == events
         finished = rid in self.closed or rid in self.withdrawn
         assert isinstance(answer, Denied if finished else Granted)
+
+    def keep_the_turn(self, rid: str) -> None:
+        answer = self.desk.do(make.ask(rid, self.waiting[rid]))
+        if not isinstance(answer, Queued):
+            key = self.waiting.pop(rid)
+            if isinstance(answer, Granted):
+                self.admitted(rid, key)
+        self.commit()
 
     def forgotten(self, rid: str) -> bool:
         """Withdrawn so long ago that no edge can still be asking."""
@@ -152,6 +180,7 @@ class Attempts(RuleBasedStateMachine):
     def withdraw(self, index: int) -> None:
         rid = self.any_rid(index)
         self.desk.do(Withdraw(rid=rid, edge="e1", epoch=1))
+        self.waiting.pop(rid, None)
         self.commit()
         if rid not in self.closed:
             self.withdrawn.setdefault(rid, self.desk.now)
@@ -160,8 +189,9 @@ class Attempts(RuleBasedStateMachine):
     def true_up(self, index: int, tokens: int, price: int) -> None:
         before = {b: self.used(b) for b in self.caps}
         self.desk.do(TrueUp(rid=self.any_rid(index), input_tokens=tokens, nano_usd=price))
+        if not self.desk.late:
+            assert all(self.used(b) <= before[b] for b in self.caps)
         self.commit()
-        assert all(self.used(b) <= before[b] for b in self.caps)
 
     @rule(index=st.integers(0, 50), n=st.integers(1, 3), tokens=st.integers(1, 4_000))
     def extend(self, index: int, n: int, tokens: int) -> None:
@@ -186,15 +216,16 @@ class Attempts(RuleBasedStateMachine):
     def govern(self, team: float, key: float) -> None:
         self.rev += 1
         self.caps = {"team:team:day": round(team * USD), "key:key:month": round(key * USD)}
-        self.desk.govern(governed(team, key), self.rev)
-        applied = LimitsApplied(config_rev=self.rev, at=self.desk.now)
-        self.desk.state.apply(applied)
-        self.desk.log.append(applied)
+        self.desk.regulate(governed(team, key), self.rev)
         self.commit()
 
     @rule(by=st.sampled_from((SECOND, DAY)))
     def time_passes(self, by: int) -> None:
         self.desk.now += by
+        self.desk.tick()
+        for waiter in self.desk.line.waiters.values():
+            assert self.desk.now - waiter.applicant.came < 20 * SECOND, "nobody waits longer than the budget says"
+        self.commit()
 
     @rule()
     def decide_blocks(self) -> None:
@@ -214,6 +245,8 @@ class Attempts(RuleBasedStateMachine):
     def crash_and_replay(self) -> None:
         """What is not in a record is lost; everything that was answered is in one."""
         self.desk.state = replayed(self.records)
+        self.desk.line = Line()  # the edges ask again
+        self.waiting.clear()
         self.captured = None
 
     @rule()
@@ -246,6 +279,23 @@ class Attempts(RuleBasedStateMachine):
         again = replayed(self.records)
         assert again.counters == live.counters
         assert again == live
+
+    @invariant()
+    def nobody_waits_where_there_is_room_and_nobody_before(self) -> None:
+        line = self.desk.line
+        for waiter in line.waiters.values():
+            assert waiter.stands_at, "a waiter stands somewhere"
+            assert waiter.rid not in self.desk.state.holds
+            for budget_id in waiter.stands_at:
+                first = line.first(budget_id)
+                assert first is not None
+                spent, held = self.desk.booked(budget_id)
+                wishes = list(line.wishes_at(budget_id))
+                if first is waiter and not wishes:
+                    left = self.caps[budget_id] - spent
+                    size = waiter.applicant.size
+                    enough = size.want_nano_usd if size.want_nano_usd <= left else size.need_nano_usd
+                    assert left - held < enough, f"{waiter.rid} waits for nothing"
 
     @invariant()
     def the_sum_of_entries_is_what_stands(self) -> None:

@@ -61,6 +61,7 @@ async def test_blocks_of_any_number_of_keys_at_once_fit_the_records() -> None:
         State(),
         cast(Rulebook, rulebook),
         lambda decided, changed: None,
+        lambda late: None,
         lambda: NOW,
         "0",
         400_000,

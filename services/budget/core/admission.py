@@ -1,6 +1,6 @@
 """Who gets in: one step over every budget of the path, so that calls in flight cannot jointly overspend."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -26,41 +26,97 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True, gc=False):
-    """How one budget stands before a grant. left = limit - spent, free = left - held."""
+    """How one budget stands before a grant. left = limit - spent, free = left - held.
+
+    had_its_turn: a fallback, with what the attempt that it replaces holds here.
+    """
 
     limit: Limit
     period: Period
     counter: Counter
     left: NanoUSD
     free: NanoUSD
+    had_its_turn: bool = False
 
 
-def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held | None, Granted | Denied]:
-    """Hold the most this attempt could cost, or what there is, or say why not.
+class Applicant(msgspec.Struct, frozen=True, gc=False):
+    """One attempt that asks to be let in, and all about it that does not move. came: when it began to ask."""
 
-    Asked again with the same rid it answers the same again. The rules are those of ledger.md, section 1, without the
-    line: what is not free now is refused as busy, and once it has waited for `queue_seconds` it takes what there is.
-    """
+    ask: Reserve
+    path: Path
+    size: Size
+    came: Micros
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """Let in: what goes into the ledger, and the answer once it is there."""
+
+    held: Held
+    granted: Granted
+
+
+class Lacking(msgspec.Struct, frozen=True, gc=False):
+    """Not now. budgets: at which there is no room, or somebody is before it."""
+
+    budget_ids: tuple[str, ...]
+    queue_seconds: int
+
+
+IsBefore = Callable[[str, str], bool]  # (budget_id, rid): whether somebody has to be served there before this one
+
+
+def known(state: State, rules: Rules, ask: Reserve, now: Micros) -> Granted | Denied | None:
+    """The answer to a rid that was decided before; None for a new one."""
     if hold := state.holds.get(ask.rid):
-        return None, _granted(state, rules, hold, now)
+        return _granted(state, rules, hold, now)
     if ask.rid in state.closings or ask.rid in state.tombstones:
-        return None, no_budget(state, "too_late")
+        return no_budget(state, "too_late")
+    return None
+
+
+def weigh(state: State, rules: Rules, ask: Reserve, now: Micros) -> Applicant | Denied:
+    """Which budgets it concerns, and what it could cost."""
     path = rules.catalogue.path(ask.principal.key, ask.provider, ask.session)
     if path is None or 0 < path.key.revoked_at <= now:
-        return None, no_budget(state, "unknown")
+        return no_budget(state, "unknown")
     if path.matching:
-        facts = Facts(ask.model, path.provider, ask.credential, ask.operation, ask.principal.tags)
-        path = path.narrowed(facts)
-    size = rules.tariff.size(ask, path, now)
+        path = path.narrowed(Facts(ask.model, path.provider, ask.credential, ask.operation, ask.principal.tags))
+    return Applicant(ask, path, rules.tariff.size(ask, path, state.learned, now), now - ask.waited_ms * 1_000)
+
+
+def judge(
+    state: State, rules: Rules, applicant: Applicant, now: Micros, is_before: IsBefore | None
+) -> Admitted | Denied | Lacking:
+    """Hold what it had best have, or what there is where it can never have that, or say why not; see ledger.md, section 1.
+
+    is_before None: it can wait no longer, so it takes what there is now, or is refused as busy.
+    """
+    ask, path, size = applicant.ask, applicant.path, applicant.size
     rooms = [_room(state, limit, now) for limit in path.limits]
     hard = [room for room in rooms if room.limit.hard]
-    replaced = state.holds.get(ask.replaces_rid) if ask.replaces_rid else None
-    if replaced:
+    if replaced := state.holds.get(ask.replaces_rid) if ask.replaces_rid else None:
         hard = [_with_replaced(room, replaced) for room in hard]
-    if refusal := _refusal(state, ask, path, size, hard, now):
-        return None, refusal
-    held = _held(ask, path, size, rooms, hard, rules.tariff.book.version, now)
-    return held, Granted(
+    if hard and (refusal := _refusal(state, applicant, hard, now)):
+        return refusal
+    enough = size.want_nano_usd
+    if is_before is None or any(room.left < enough for room in hard):
+        enough = size.need_nano_usd
+    lacking = [room for room in hard if room.free < enough or _is_behind(room, ask.rid, is_before)]
+    if lacking and is_before is None:
+        fullest = min(lacking, key=lambda room: room.free)
+        return _denied(state, path, fullest, "busy", size, enough, now, _spread(ask.rid))
+    if lacking:
+        return Lacking(tuple(r.limit.id for r in lacking), min(r.limit.rule.queue_seconds for r in lacking))
+    held = _held(applicant, rooms, hard, rules.tariff.book.version, now)
+    return Admitted(held, _first_granted(state, held, rooms, hard))
+
+
+def _is_behind(room: Room, rid: str, is_before: IsBefore | None) -> bool:
+    return is_before is not None and not room.had_its_turn and is_before(room.limit.id, rid)
+
+
+def _first_granted(state: State, held: Held, rooms: Sequence[Room], hard: Sequence[Room]) -> Granted:
+    return Granted(
         held_input_tokens=held.input_tokens,
         held_output_tokens=held.output_tokens,
         held_nano_usd=held.nano_usd,
@@ -68,7 +124,7 @@ def reserve(state: State, rules: Rules, ask: Reserve, now: Micros) -> tuple[Held
         at_cap=held.at_cap,
         remaining_nano_usd=min((room.free - held.nano_usd for room in hard), default=0),
         standings=_standings((room.limit, room.period, room.counter) for room in rooms),
-        admitted_at=now,
+        admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
         held_input_nano_usd=held.input_nano_usd,
@@ -85,26 +141,21 @@ def _with_replaced(room: Room, replaced: Hold) -> Room:
     """A fallback takes over the money of the attempt before it, where both are booked on the same budget."""
     if Charge(budget_id=room.limit.id, period_id=room.period.id) not in replaced.held.charges:
         return room
-    return msgspec.structs.replace(room, free=room.free + replaced.nano_usd - kept_of_replaced(replaced))
+    free = room.free + replaced.nano_usd - kept_of_replaced(replaced)
+    return msgspec.structs.replace(room, free=free, had_its_turn=True)
 
 
-def _refusal(state: State, ask: Reserve, path: Path, size: Size, hard: Sequence[Room], now: Micros) -> Denied | None:
-    """The first reason against it; None lets it in. Only hard budgets decide."""
-    if not hard:
-        return None
+def _refusal(state: State, applicant: Applicant, hard: Sequence[Room], now: Micros) -> Denied | None:
+    """The first reason against it that waiting does not change. Only hard budgets decide."""
+    path, size = applicant.path, applicant.size
     if size.rates.unpriced and path.provider.unpriced == "deny":
         return _denied(state, path, hard[0], "unpriced", size, 0, now)
-    if room := _cut_before(state, ask, hard, now):
+    if room := _cut_before(state, applicant.ask, hard, now):
         return _denied(state, path, room, "spent", size, size.need_nano_usd, now)
     poorest = min(hard, key=lambda room: room.left)
     if size.need_nano_usd > poorest.left:
         reason = "unboundable" if size.unboundable and poorest.left > 0 else "spent"
         return _denied(state, path, poorest, reason, size, size.need_nano_usd, now)
-    fullest = min(hard, key=lambda room: room.free)
-    waited = ask.waited_ms >= max(room.limit.rule.queue_seconds for room in hard) * 1_000
-    enough = size.need_nano_usd if waited or size.want_nano_usd > poorest.left else size.want_nano_usd
-    if enough > fullest.free:
-        return _denied(state, path, fullest, "busy", size, enough, now, _spread(ask.rid))
     return None
 
 
@@ -118,13 +169,11 @@ def _cut_before(state: State, ask: Reserve, hard: Sequence[Room], now: Micros) -
     return next((room for room in hard if room.limit.id == mark.budget_id), None)
 
 
-def _held(
-    ask: Reserve, path: Path, size: Size, rooms: Sequence[Room], hard: Sequence[Room], price_version: str, now: Micros
-) -> Held:
-    """All that it wants, or what the fullest of the hard budgets has."""
+def _held(applicant: Applicant, rooms: Sequence[Room], hard: Sequence[Room], price_version: str, now: Micros) -> Held:
+    """All that it had best hold, or what the fullest of the hard budgets has."""
+    ask, path, size = applicant.ask, applicant.path, applicant.size
     fullest = min(hard, key=lambda room: room.free, default=None)
-    limited = fullest is not None and fullest.free < size.want_nano_usd
-    output_tokens = size.output_within(fullest.free) if fullest and limited else size.output_tokens
+    output_tokens = size.output_within(fullest.free) if fullest else size.output_tokens
     return Held(
         rid=ask.rid,
         request_id=ask.request_id,
@@ -149,7 +198,9 @@ def _held(
         replaces_rid=ask.replaces_rid,
         price_version=price_version,
         unboundable=size.unboundable,
-        limited_by=fullest.limit.id if fullest and limited else "",
+        limited_by=fullest.limit.id if fullest and output_tokens < size.max_tokens else "",
+        max_tokens=size.max_tokens,
+        text_bytes=size.text_bytes,
     )
 
 

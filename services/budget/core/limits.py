@@ -78,7 +78,7 @@ def _matches(name: str, pattern: str, facts: Facts) -> bool:
 class Path:
     """All budgets above one key and one provider, widest scope first, and what else they decide together."""
 
-    __slots__ = ("bases", "contact", "full_bytes", "hard", "key", "limits", "matching", "principal", "provider")
+    __slots__ = ("bases", "contact", "hard", "hold", "key", "limits", "matching", "principal", "provider")
 
     def __init__(
         self, key: Key, provider: Provider, principal: Principal, limits: tuple[Limit, ...], contact: str
@@ -91,12 +91,20 @@ class Path:
         self.hard = tuple(limit for limit in limits if limit.hard)
         self.matching = any(limit.rule.match for limit in limits)
         self.bases: tuple[Basis, ...] = tuple(sorted({limit.basis for limit in self.hard})) or ("cost",)
-        self.full_bytes = any(limit.rule.hold == "bound" for limit in limits)
+        self.hold = _largest_hold(limits)
 
     def narrowed(self, facts: Facts) -> "Path":
         """Without the budgets that this request does not concern."""
         limits = tuple(limit for limit in self.limits if not limit.rule.match or limit.matches(facts))
         return Path(self.key, self.provider, self.principal, limits, self.contact)
+
+
+def _largest_hold(limits: tuple[Limit, ...]) -> str:
+    """What a budget of the path asks for, of bound, adaptive, expected. What is misspelt is the bound."""
+    asked = {limit.rule.hold for limit in limits} or {"adaptive"}
+    if asked - {"adaptive", "expected"}:
+        return "bound"
+    return "adaptive" if "adaptive" in asked else "expected"
 
 
 class Catalogue:

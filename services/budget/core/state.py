@@ -3,6 +3,7 @@
 import msgspec
 
 from services.budget.core.closings import SETTLED, Closing, Closings
+from services.budget.core.learned import Learned
 from shared.contracts.attribution import Charge
 from shared.contracts.ledger import (
     Commit,
@@ -75,6 +76,7 @@ class State(msgspec.Struct):
     tombstones: dict[str, Micros] = {}
     decisions: dict[str, Decided] = {}
     marks: dict[tuple[str, str, str], Mark] = {}
+    learned: Learned = msgspec.field(default_factory=Learned)
 
     def counter(self, budget_id: str, period_id: str) -> Counter:
         """For reading: an untouched budget is empty."""
@@ -135,6 +137,7 @@ class State(msgspec.Struct):
         priced, rid = event.usage, event.usage.usage.rid
         if hold := self.holds.pop(rid, None):
             self._hold_more(hold, -hold.nano_usd)
+            self.learned.closed(hold.held, event)
         for charge in event.charges:
             counter = self._writable(charge)
             counter.list_nano_usd += priced.list_nano_usd

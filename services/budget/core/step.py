@@ -2,12 +2,10 @@
 
 import msgspec
 
-from services.budget.core import admission, closing, holds
-from services.budget.core.admission import Rules
-from services.budget.core.state import State
-from shared.contracts.budget import Cut, Denied, Extend, Granted, Reserve, TrueUp, Withdraw
-from shared.contracts.ledger import Entry, LedgerEvent
-from shared.contracts.message import Micros
+from services.budget.core import closing, holds, turns
+from services.budget.core.group import Group
+from shared.contracts.budget import Cut, Denied, Extend, Granted, Queued, Reserve, TrueUp, Withdraw
+from shared.contracts.ledger import Entry, LedgerEvent, Spent, TruedUp, Withdrawn
 from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
 
@@ -26,32 +24,47 @@ class Expire(msgspec.Struct, frozen=True):
 
 
 Command = Reserve | Withdraw | Extend | Cut | TrueUp | Close | Expire
-Answer = Granted | Denied | None
+Answer = Granted | Denied | Queued | None
 
 
-def decide(state: State, rules: Rules, command: Command, shard: str, now: Micros) -> tuple[LedgerEvent | None, Answer]:
-    """The event that the command leads to, already applied to `state`, and the answer to give once it is durable."""
-    event: LedgerEvent | None
-    answer: Answer = None
+def decide(group: Group, command: Command) -> Answer:
+    """The answer to give once all that came of it is durable: that is in the group, and applied to its state."""
+    state, now = group.state, group.now
     match command:
         case Reserve():
-            event, answer = admission.reserve(state, rules, command, now)
+            return turns.reserve(group, command)
+        case Extend():
+            return turns.extend(group, command)
+        case Withdraw():
+            _apply(group, holds.withdraw(state, command, now))
         case Close():
-            event = closing.close(state, rules, command.priced, now)
+            _apply(group, closing.close(state, group.rules, command.priced, now))
             state.priced = command.at
         case TrueUp():
-            event = holds.true_up(state, command, now)
-        case Withdraw():
-            event = holds.withdraw(state, command, now)
-        case Extend():
-            event, answer = holds.extend(state, rules, command, now)
+            _apply(group, holds.true_up(state, command, now))
         case Cut():
-            event = holds.cut(state, command, now)
+            _apply(group, holds.cut(state, command, now))
         case Expire():
-            event = closing.expire(state, command.rid, shard, rules, now)
-    if event is not None:
-        state.apply(event)
-    return event, answer
+            _apply(group, closing.expire(state, command.rid, group.shard, group.rules, now))
+    return None
+
+
+def _apply(group: Group, event: Entry | Withdrawn | TruedUp | Spent | None) -> None:
+    """Money may have come free: whose turn it is then gets in by the same record."""
+    if event is None:
+        return
+    if not group.line:
+        group.apply(event)
+        return
+    rid = event.usage.usage.rid if isinstance(event, Entry) else event.rid
+    hold = group.state.holds.get(rid)
+    look = set(touched(event))
+    if hold:
+        look.update(charge.budget_id for charge in hold.held.charges)
+    group.apply(event)
+    if rid not in group.state.holds:  # closed, perhaps without ever having been granted: it must not be granted now
+        look |= group.line.unwish(rid) | group.line.leave(rid)
+    turns.serve(group, sorted(look))
 
 
 def touched(event: LedgerEvent) -> tuple[str, ...]:

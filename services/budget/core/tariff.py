@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.budget.core.learned import Learned
 from services.budget.core.limits import Path
 from shared.contracts.budget import Reserve
 from shared.contracts.config import PriceOverride
@@ -10,19 +11,26 @@ from shared.rates import Asked, Book, HoldRates, Overrides, Terms, hold_rates
 from shared.rates.book import Limits
 
 BASE_TOKENS = 1_000  # what the provider adds around a prompt
-TOKENS_PER_BYTE_PERCENT = 60  # until learned; 100 under `hold: bound`
+TOKENS_PER_100_BYTES = 60  # until learned
+MOST_TOKENS_PER_100_BYTES = 100  # held under `hold: bound`, and never passed
 IMAGE_TOKENS = 4_784  # published maximum of a high-resolution image
 PAGE_TOKENS = 3_000 + IMAGE_TOKENS  # a PDF page: published maximum of its text, and itself as an image
 SEARCH_TOKENS = 20_000  # what one web search adds to the prompt; no maximum is published: ten results of 2,000
-NEED_OUTPUT_TOKENS = 4_096  # a stream is worth beginning with this much output
+LEARNED_SPARE_PERCENT = 110  # of what was learned, since the next prompt may be denser than all before
+NEED_OUTPUT_TOKENS = 4_096  # a stream is worth beginning with this much output, until its usual output is known
+LEAST_OUTPUT_TOKENS = 256  # whatever was learned: asking for more takes a moment
 _RATE_MEMO_MICROS = 60_000_000  # cards begin on whole minutes
 _MEMO_SIZE = 10_000
 
 
 class Size(msgspec.Struct, frozen=True, gc=False):
-    """Of one attempt. want: its bound. need: the least that is worth a grant; equal to want where nothing can be cut."""
+    """Of one attempt. max_tokens: of output, at most. output_tokens, want: what it had best hold, of tokens and in all.
+
+    need: the least that is worth a grant; equal to want where nothing can be cut.
+    """
 
     input_tokens: int
+    max_tokens: int
     output_tokens: int
     input_nano_usd: NanoUSD
     search_nano_usd: NanoUSD
@@ -30,6 +38,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     need_nano_usd: NanoUSD
     rates: HoldRates
     unboundable: bool
+    text_bytes: int
 
     def output_within(self, nano_usd: NanoUSD) -> int:
         """Output tokens that this much money pays for, once input and searches are paid."""
@@ -50,25 +59,28 @@ class Tariff:
         self._memo: dict[tuple[object, ...], HoldRates] = {}
         self._band_memo: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
-    def size(self, ask: Reserve, path: Path, now: Micros) -> Size:
-        """See ledger.md, section 1: first light holds the bound."""
+    def size(self, ask: Reserve, path: Path, learned: Learned, now: Micros) -> Size:
+        """See ledger.md, section 1, "What is held"."""
         limits = self.book.limits(path.provider.kind, ask.model)
-        input_tokens, unboundable = input_bound(ask, limits, path.full_bytes)
-        output_tokens = ask.max_tokens or limits.max_tokens
+        input_tokens, unboundable = input_bound(ask, limits, _tokens_per_100_bytes(ask, path, learned))
+        most = best = least = ask.max_tokens or limits.max_tokens
+        if ask.stream and ask.visible_output and not unboundable:
+            best, least = _output_tokens(most, path.hold, learned.output_tokens(path.principal, ask.model))
         searches = sum(bound.quantity for bound in ask.bounds if bound.meter == "web_search")
         rates = self._rates(ask, path, input_tokens, now)
-        want = rates.hold(input_tokens, output_tokens, searches)
-        cuttable = ask.stream and ask.visible_output and not unboundable
-        need = rates.hold(input_tokens, min(output_tokens, NEED_OUTPUT_TOKENS), searches) if cuttable else want
+        want = rates.hold(input_tokens, best, searches)
+        need = want if least == best else rates.hold(input_tokens, least, searches)
         return Size(
             input_tokens,
-            output_tokens,
+            most,
+            best,
             want.input_nano_usd,
             want.search_nano_usd,
             want.nano_usd,
             need.nano_usd,
             rates,
             unboundable,
+            _text_alone(ask),
         )
 
     def _rates(self, ask: Reserve, path: Path, input_tokens: int, now: Micros) -> HoldRates:
@@ -123,7 +135,32 @@ def _terms(path: Path, now: Micros) -> Terms:
     )
 
 
-def input_bound(ask: Reserve, limits: Limits, full_bytes: bool) -> tuple[int, bool]:
+def _output_tokens(most: int, hold: str, known: int | None) -> tuple[int, int]:
+    """What a stream had best hold, and the least that it is worth beginning with; more can be asked for on the way."""
+    likely = NEED_OUTPUT_TOKENS if known is None else max(known, LEAST_OUTPUT_TOKENS)
+    least = min(most, likely)
+    if hold == "bound" or (hold == "adaptive" and known is None):
+        return most, least
+    return least, least
+
+
+def _tokens_per_100_bytes(ask: Reserve, path: Path, learned: Learned) -> int:
+    if path.hold == "bound":
+        return MOST_TOKENS_PER_100_BYTES
+    known = learned.tokens_per_100_bytes(path.key.uid, ask.model)
+    if known is None:
+        return TOKENS_PER_100_BYTES
+    return min(MOST_TOKENS_PER_100_BYTES, -(-known * LEARNED_SPARE_PERCENT // 100))
+
+
+def _text_alone(ask: Reserve) -> int:
+    """Bytes of a prompt that is nothing but text, else 0: from such a one can be learned what a byte is worth."""
+    if any(bound.meter != "text_bytes" for bound in ask.bounds):
+        return 0
+    return sum(bound.quantity for bound in ask.bounds) or ask.input_bytes
+
+
+def input_bound(ask: Reserve, limits: Limits, tokens_per_100_bytes: int) -> tuple[int, bool]:
     """Most input tokens of all classes together, and whether they can still grow after `message_start`.
 
     The provider's own count, where the edge asked for it, stands in for text, images and pages. A meter that we do not
@@ -137,7 +174,7 @@ def input_bound(ask: Reserve, limits: Limits, full_bytes: bool) -> tuple[int, bo
         match bound.meter:
             case "text_bytes":
                 seen_text = True
-                estimate += _text_tokens(bound.quantity, full_bytes)
+                estimate += _text_tokens(bound.quantity, tokens_per_100_bytes)
             case "image":
                 estimate += bound.quantity * IMAGE_TOKENS
             case "page":
@@ -149,12 +186,12 @@ def input_bound(ask: Reserve, limits: Limits, full_bytes: bool) -> tuple[int, bo
             case _:
                 loops += max(1, bound.quantity)
     if not seen_text:
-        estimate += _text_tokens(ask.input_bytes, full_bytes)
+        estimate += _text_tokens(ask.input_bytes, tokens_per_100_bytes)
     tokens = counted or estimate
     searched = (searches + 1) * tokens + SEARCH_TOKENS * searches * (searches + 1) // 2
     searched = max(tokens, min(searched, (searches + 1) * limits.context_tokens))
     return max(searched, loops * limits.context_tokens), loops + searches > 0
 
 
-def _text_tokens(size: int, full_bytes: bool) -> int:
-    return size if full_bytes else -(-size * TOKENS_PER_BYTE_PERCENT // 100)
+def _text_tokens(size: int, tokens_per_100_bytes: int) -> int:
+    return -(-size * tokens_per_100_bytes // 100)

@@ -100,12 +100,13 @@ class Commands:
 
     def _verdict(self, ask: Reserve | Extend, size: int) -> "asyncio.Future[bytes]":
         said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        n = ask.n if isinstance(ask, Extend) else 0
 
         def answered(done: "asyncio.Future[Answer]") -> None:
             answer = done.result()
             assert answer is not None, "RESERVE and EXTEND have verdicts"
             if not said.done():
-                said.set_result(encode(Verdict(rid=ask.rid, answer=answer)))
+                said.set_result(encode(Verdict(rid=ask.rid, answer=answer, n=n)))
 
         self._owner.ask(ask, size).add_done_callback(answered)
         return said

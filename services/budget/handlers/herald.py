@@ -1,16 +1,18 @@
 """Tells every edge who may not spend, until each has said that it knows; and the console what changed."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import msgspec
 import structlog
 
+from services.budget.core.group import Late
 from services.budget.core.presence import Presence
 from services.budget.stores import keep_decision
 from shared.bus import Bus
 from shared.clock import Clock
-from shared.contracts.budget import CHANGED, Changed, Decision
-from shared.contracts.edge import EDGE_DECISION, DecisionAck
+from shared.contracts.budget import CHANGED, Changed, Decision, Verdict
+from shared.contracts.edge import EDGE_DECISION, EDGE_VERDICT, DecisionAck
 from shared.contracts.message import Decoder, UnknownVersion, encode
 from shared.errors import Unavailable
 from shared.service import end
@@ -86,11 +88,21 @@ class Herald:
                 if self._to_keep.get(scope) is decision:
                     del self._to_keep[scope]
 
+    def tell_late(self, late: list[Late]) -> None:
+        """The answers to who was told to wait. May be lost: an edge asks again, and then hears it."""
+        self._aside(self._late(late))
+
+    async def _late(self, late: list[Late]) -> None:
+        for each in late:
+            verdict = encode(Verdict(rid=each.rid, answer=each.answer, n=each.n))
+            try:
+                await self._bus.publish(EDGE_VERDICT.format(edge=each.edge), verdict)
+            except Unavailable:
+                log.info("budget.verdict_not_published", rid=each.rid)
+
     def change(self, changes: list[Changed]) -> None:
         """For consoles; may be lost."""
-        task = asyncio.create_task(self._change(changes))
-        self._side.add(task)
-        task.add_done_callback(self._side.discard)
+        self._aside(self._change(changes))
 
     async def _change(self, changes: list[Changed]) -> None:
         try:
@@ -98,6 +110,11 @@ class Herald:
                 await self._bus.publish(self._changed_subject, encode(change))
         except Unavailable:
             log.info("budget.change_not_published", changes=len(changes))
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._side.add(task)
+        task.add_done_callback(self._side.discard)
 
     async def close(self) -> None:
         await end(*self._tasks.values(), *self._side)

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable
 import msgspec
 import structlog
 
-from services.budget.core import blocks
+from services.budget.core import blocks, turns
 from services.budget.core.admission import Rules
+from services.budget.core.group import Group, Late
 from services.budget.core.limits import Limit
+from services.budget.core.line import Line
 from services.budget.core.state import State
 from services.budget.core.step import Answer, Close, Command, decide, touched
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.stores import Ledger
 from shared import telemetry
 from shared.clock import Clock
-from shared.contracts.budget import Changed, Denied, Granted
+from shared.contracts.budget import Changed, Denied, Granted, Queued
 from shared.contracts.ledger import Decided, Entry, LedgerEvent, LimitsApplied
 from shared.contracts.message import Micros
 
@@ -26,6 +28,7 @@ TICK_SECONDS = 1.0
 FULL_THRESHOLD_PPM = 1_000_000
 _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
 _granted = telemetry.budget_verdicts.labels("granted", "")
+_queued = telemetry.budget_verdicts.labels("queued", "")
 _MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
 
 
@@ -38,26 +41,39 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct):
-    """What one group leads to."""
+    """What one group of commands leads to, and who is told once it is durable."""
 
-    events: list[LedgerEvent]
-    answers: list[tuple["asyncio.Future[Answer]", Answer]]
-    spent: set[str]
+    group: Group
+    answers: list[tuple["asyncio.Future[Answer]", Answer]] = []
+    spent: set[str] = set()
+
+    @property
+    def events(self) -> list[LedgerEvent]:
+        return self.group.events
 
 
 Announce = Callable[[list[Decided], list[Changed]], None]
+TellLate = Callable[[list[Late]], None]
 
 
 class Owner:
     """Single-threaded: commands are decided strictly one after the other, each on the state that the others left.
 
     While a record is being written the next group gathers; so the more is asked, the more shares one write.
-    announce: told what changed for edges and consoles, after it is durable.
+    announce: told what changed for edges and consoles, after it is durable. tell_late: answers to who was told to wait.
     between_records: whoever has it sees a state with nothing on its way to the ledger; durable: else something was.
     """
 
     def __init__(
-        self, ledger: Ledger, state: State, rulebook: Rulebook, announce: Announce, clock: Clock, shard: str, group: int
+        self,
+        ledger: Ledger,
+        state: State,
+        rulebook: Rulebook,
+        announce: Announce,
+        tell_late: TellLate,
+        clock: Clock,
+        shard: str,
+        group: int,
     ) -> None:
         self.state = state
         self.between_records = asyncio.Lock()
@@ -65,6 +81,8 @@ class Owner:
         self._ledger = ledger
         self._rulebook = rulebook
         self._announce = announce
+        self._tell_late = tell_late
+        self._line = Line()
         self._clock = clock
         self._shard = shard
         self._group_bytes = group
@@ -125,21 +143,26 @@ class Owner:
                 if not self._queue:
                     break
             telemetry.budget_holds.set(len(self.state.holds))
+            telemetry.budget_waiting.set(len(self._line.waiters))
 
     def _decide(self, rules: Rules, now: Micros) -> Step:
-        step = Step([], [], set())
-        scopes = set(self._due_scopes(rules, now))
+        group = Group(self.state, self._line, rules, self._shard, now)
+        step = Step(group)
+        turns.go_on(group)
+        scopes = set(self._due_scopes(group))
         if self.state.config_rev != rules.catalogue.config_rev:
-            self._apply(step, LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
+            group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
             scopes = {*rules.catalogue.by_scope, *self.state.decisions}
+            turns.weigh_again(group)
         room = self._group_bytes
         while self._queue and (room > self._queue[0].bytes or not step.events):
             asked = self._queue.popleft()
             room -= asked.bytes
-            event, answer = decide(self.state, rules, asked.command, self._shard, now)
-            if event is not None:
-                step.events.append(event)
+            before = len(step.events)
+            answer = decide(group, asked.command)
+            for event in step.events[before:]:
                 step.spent.update(touched(event))
+            room -= _EVENT_BYTES * max(0, len(step.events) - before - 1)
             if asked.answer is not None:
                 step.answers.append((asked.answer, answer))
         if len(self._queue) <= 1_000:
@@ -156,19 +179,16 @@ class Owner:
             scope = next(iter(self._undecided))
             del self._undecided[scope]
             for decided in blocks.due(self.state, rules, (scope,), now):
-                self._apply(step, decided)
-        if self._undecided:
+                step.group.apply(decided)
+        if self._undecided or self._line.unserved:
             self._wake.set()
 
-    def _apply(self, step: Step, event: LedgerEvent) -> None:
-        self.state.apply(event)
-        step.events.append(event)
-
-    def _due_scopes(self, rules: Rules, now: Micros) -> list[str]:
-        """Once a second: blocks that a new period may lift."""
-        if now - self._last_tick < TICK_SECONDS * 1_000_000:
+    def _due_scopes(self, group: Group) -> list[str]:
+        """Once a second: who has waited long enough, and blocks that a new period may lift."""
+        if group.now - self._last_tick < TICK_SECONDS * 1_000_000:
             return []
-        self._last_tick = now
+        self._last_tick = group.now
+        turns.look_again(group)
         return blocks.blocked(self.state)
 
     def _answer(self, step: Step) -> None:
@@ -179,6 +199,10 @@ class Owner:
                 telemetry.budget_verdicts.labels("denied", answer.reason).inc()
             elif isinstance(answer, Granted):
                 _granted.inc()
+            elif isinstance(answer, Queued):
+                _queued.inc()
+        if step.group.late:
+            self._tell_late(step.group.late)
 
     def _tell(self, rules: Rules, step: Step, now: Micros) -> None:
         decided = [event for event in step.events if isinstance(event, Decided)]
