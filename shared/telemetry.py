@@ -46,6 +46,10 @@ budget_snapshot_pause_seconds = Histogram(
     "sluicegate_budget_snapshot_pause_seconds", "How long a snapshot kept the owner from deciding.", buckets=SECONDS
 )
 budget_holds = Gauge("sluicegate_budget_holds", "Holds alive.")
+budget_self_checks = Counter("sluicegate_budget_self_checks_total", "Checks of the whole ledger.", ["result"])
+budget_self_check_failures = Gauge(
+    "sluicegate_budget_self_check_failures", "Promises that the last check of the whole ledger found broken."
+)
 budget_waiting = Gauge("sluicegate_budget_waiting", "Attempts in line for money that others hold.")
 budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cost passed their hold.")
 

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from services.budget.core.presence import Presence
+from services.budget.handlers.auditor import Auditor
 from services.budget.handlers.commands import Commands
 from services.budget.handlers.herald import Herald
 from services.budget.handlers.keeper import Keeper, recover
@@ -100,6 +101,7 @@ async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> 
         log.info("budget.shard_taken", shard=settings.shard, owner_epoch=state.owner_epoch, ledger_seq=ledger.seq)
         start("budget.owner", owner.run())
         start("budget.snapshots", keeper.run())
+        start("budget.self_check", Auditor(settings, now).run())
         start("budget.decisions", herald.keep())
         start("budget.priced", commands.follow_priced(bus))
         await edges.begin()

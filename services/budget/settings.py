@@ -17,6 +17,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     group_bytes: how much may go into one record of the ledger; the broker takes 1 MiB.
     snapshot_records: how many records of the ledger lie between two snapshots; snapshot_stop_seconds: what the last one, on a
         clean stop, may take.
+    self_check_seconds: how often the whole ledger is checked, beside the owner; 0 never. clickhouse_url: http://…/DATABASE with
+        the rows to compare with; empty leaves them out.
     ack_seconds: how long an edge may take to acknowledge a decision before it is told again.
     """
 
@@ -33,3 +35,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ack_seconds: float = 1.0
     snapshot_records: int = 100_000
     snapshot_stop_seconds: float = 3.0
+    self_check_seconds: float = 3600.0
+    clickhouse_url: str = ""

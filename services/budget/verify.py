@@ -1,10 +1,14 @@
-"""Checks a shard's whole ledger; `sluicegate ledger verify` calls it. Needs the bus; the owner and ClickHouse for their checks."""
+"""Checks a shard's whole ledger, for `sluicegate ledger verify` and the hourly self-check.
+
+Needs the bus; the owner and ClickHouse for their checks.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
+import clickhouse_connect
 import msgspec
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -27,6 +31,8 @@ PAGE_ENTRIES = 20_000
 ROWS_SECONDS = 10.0  # how long analytics may be behind the ledger, in all
 LOOK_SECONDS = 0.2
 TRIES = 5
+CONNECT_SECONDS = 2
+QUERY_SECONDS = 60
 _commit = Decoder(Commit)
 _balances = Decoder(Balances)
 
@@ -47,6 +53,21 @@ class ClickHouse:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    @classmethod
+    async def at(cls, url: str) -> "ClickHouse":
+        """url: http://…/DATABASE. Raises Unavailable("analytics")."""
+        try:
+            client = await asyncio.to_thread(
+                clickhouse_connect.get_client,
+                dsn=url,
+                autogenerate_session_id=False,
+                connect_timeout=CONNECT_SECONDS,
+                send_receive_timeout=QUERY_SECONDS,
+            )
+        except (ClickHouseError, OSError) as error:
+            raise Unavailable("analytics") from error
+        return cls(client)
 
     async def between(self, shard: str, log_id: str, after: int, to: int) -> Rows:
         sql = (

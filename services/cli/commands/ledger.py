@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import click
-import clickhouse_connect
 import msgspec
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -25,8 +23,6 @@ from shared.errors import Unavailable
 
 CHECKS = (Column("check", "name"), Column("", "state"), Column("", "said"))
 DATABASE = "sluicegate"
-CONNECT_SECONDS = 2
-QUERY_SECONDS = 60
 
 
 @click.group("ledger")
@@ -67,24 +63,18 @@ async def _verify(
 ) -> list[Check]:
     try:
         async with open_bus(settings, "ledger verify") as bus:
-            table = await asyncio.to_thread(_table, clickhouse_url) if clickhouse_url else None
+            table = await _table(clickhouse_url) if clickhouse_url else None
             return await Verifier(bus, shard, table, progress).run()
     except Unavailable as error:
         raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
 
 
-def _table(url: str) -> ClickHouse:
+async def _table(url: str) -> ClickHouse:
     """Raises Trouble: what was named or runs here must answer."""
     try:
-        client = clickhouse_connect.get_client(
-            dsn=url,
-            autogenerate_session_id=False,
-            connect_timeout=CONNECT_SECONDS,
-            send_receive_timeout=QUERY_SECONDS,
-        )
-    except (ClickHouseError, OSError) as error:
-        raise Trouble(f"ClickHouse at {url} does not answer ({str(error)[:200]})") from None
-    return ClickHouse(client)
+        return await ClickHouse.at(url)
+    except Unavailable as error:
+        raise Trouble(f"ClickHouse at {url} does not answer ({str(error.__cause__)[:200]})") from None
 
 
 def _show(checks: list[Check], good: bool) -> None:

@@ -11,6 +11,7 @@ from services.cli.supervisor.ports import LOOPBACK
 from services.cli.supervisor.program import Service
 
 ON_THE_BUS = ("budget", "pricing", "audit", "analytics", "console", "edge")
+DATABASE = "sluicegate"  # of analytics
 EDGE_DRAIN_SECONDS = 8.0  # streams that last longer end well-formed, before the supervisor loses patience
 SIMULATED_KEY = "simulator"  # what edge sends as the provider's key when there is none; the simulator takes any
 
@@ -76,6 +77,7 @@ def services(
 ) -> list[Service]:
     """Everything that meets on the bus, in the order of starting; stopping goes the other way."""
     own: dict[str, dict[str, str]] = {
+        "budget": {"BUDGET_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}/{DATABASE}"},
         "analytics": {
             "ANALYTICS_FACADE_PORT": str(options.clickhouse_port),
             "ANALYTICS_DATA_DIR": str(layout.of("clickhouse")),
