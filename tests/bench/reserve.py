@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -52,21 +51,23 @@ async def measure(bus: Bus, at_once: int, seconds: float) -> dict[str, float]:
 
 
 async def run(folder: Path) -> None:
-    tiers = {tier: [rule(tier, 1e7)] for tier in ("org", "customer", "team", "key")}
+    org, customer, team, key = ([rule(tier, 1e7)] for tier in ("org", "customer", "team", "key"))
     broker = Broker(folder / "nats")
     broker.start()
     try:
         settings = broker.settings("bench")
         async with open_bus(settings, "bench") as bus:
             await provision(bus)
-            await govern(bus, organisation(**tiers))
+            await govern(bus, organisation(org, customer, team, key))
             await publish_prices(bus)
             ready = folder / "ready"
             environ = os.environ | environ_of(
                 Settings(bus=settings, absent_seconds=6_000, ready_file=str(ready)), "BUDGET"
             )
             with (folder / "log").open("wb") as log:
-                owner = subprocess.Popen([sys.executable, "-m", "services.budget"], env=environ, stderr=log)
+                owner = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "services.budget", env=environ, stderr=log
+                )
                 try:
                     await until(ready.exists, 20)
                     await measure(bus, 64, WARM_SECONDS)
@@ -74,7 +75,7 @@ async def run(folder: Path) -> None:
                         sys.stdout.write(json.dumps(await measure(bus, at_once, SECONDS)) + "\n")
                 finally:
                     owner.terminate()
-                    owner.wait()
+                    await owner.wait()
     finally:
         broker.stop()
 
