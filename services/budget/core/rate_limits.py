@@ -83,8 +83,6 @@ class Tight(msgspec.Struct, frozen=True):
 
 def refusal(state: State, limits: Sequence[RateLimit], ask: Reserve, contact: str, now: Micros) -> Denied | None:
     """None lets it in. Of several limits in its way it names the one that makes it wait the longest."""
-    if not limits:
-        return None
     tokens = tokens_asked(ask)
     found = [tight for limit in limits if (tight := _tight(state, limit, ask, tokens, now))]
     return _denied(state, max(found, key=lambda tight: tight.fits_at), contact, now) if found else None
@@ -153,8 +151,6 @@ def _denied(state: State, tight: Tight, contact: str, now: Micros) -> Denied:
 
 def charged(held: Held, limits: Sequence[RateLimit], ask: Reserve) -> Held:
     """With the limits it counts on from now on."""
-    if not limits:
-        return held
     rates = tuple(limit.id for limit in limits)
     counts_tokens = any(limit.measure == "tokens" for limit in limits)
     return msgspec.structs.replace(held, rates=rates, rate_tokens=tokens_asked(ask) if counts_tokens else 0)

@@ -4,6 +4,8 @@ A Held event names the limits that its attempt counts on (`Held.rates`), so noth
 a replay does not depend on CONFIG. A client request is one `request_id`, however many attempts it takes.
 """
 
+from functools import lru_cache
+
 import msgspec
 
 from shared.contracts.ledger import Entry, Held
@@ -129,8 +131,6 @@ class RateCounts(msgspec.Struct):
 
     def ended_with(self, held: Held, tokens: int | None, at: Micros) -> None:
         """An attempt is over and took so many tokens; None: nobody knows, so what it was counted at stands."""
-        if not held.rates:
-            return
         counted = self.tokens.pop(held.rid, None)
         if counted is not None and tokens is not None:
             self._count_tokens(held, tokens - counted, at)
@@ -194,6 +194,7 @@ class RateCounts(msgspec.Struct):
 _EMPTY = Window()  # read only
 
 
+@lru_cache(maxsize=100_000)
 def measure_of(rate: str) -> tuple[str, Micros]:
     """What a limit counts, by its id `scope:scope_uid:name[:pattern]`; nothing for one of a newer release."""
     return MEASURES.get(rate.split(":", 3)[2], _UNKNOWN)

@@ -116,7 +116,8 @@ class State(msgspec.Struct):
 
     def _held(self, event: Held) -> None:
         old = self.holds.get(event.replaces_rid)
-        self.rates.held(event, old.held if old else None)
+        if event.rates or old:
+            self.rates.held(event, old.held if old else None)
         if old:
             self._hold_more(old, kept_of_replaced(old) - old.nano_usd)
             old.input_nano_usd = old.nano_usd
@@ -142,7 +143,8 @@ class State(msgspec.Struct):
         if hold := self.holds.pop(rid, None):
             self._hold_more(hold, -hold.nano_usd)
             self.learned.closed(hold.held, event)
-            self.rates.ended_with(hold.held, tokens_of(event), event.booked_at)
+            if hold.held.rates:
+                self.rates.ended_with(hold.held, tokens_of(event), event.booked_at)
         for charge in event.charges:
             counter = self._writable(charge)
             counter.list_nano_usd += priced.list_nano_usd
@@ -167,7 +169,8 @@ class State(msgspec.Struct):
     def _withdrawn(self, event: Withdrawn) -> None:
         if hold := self.holds.pop(event.rid, None):
             self._hold_more(hold, -hold.nano_usd)
-            self.rates.ended_with(hold.held, 0, event.at)
+            if hold.held.rates:
+                self.rates.ended_with(hold.held, 0, event.at)
         while self.tombstones and next(iter(self.tombstones.values())) < event.at - TOMBSTONE_MICROS:
             del self.tombstones[next(iter(self.tombstones))]
         self.tombstones[event.rid] = event.at
