@@ -14,6 +14,7 @@ from shared.contracts.config import (
     PriceOverride,
     Provider,
     ProviderConfig,
+    RateLimits,
     Secret,
     Team,
 )
@@ -125,6 +126,12 @@ class Directory:
                 yield from ((scope, uid, rule) for rule in entity.budgets)
         if config := self.provider_config(principal):
             yield from (("provider_config", config.uid, rule) for rule in config.budgets)
+
+    def rate_limited(self, principal: Principal) -> bool:
+        """Whether any rate limit is on the path, for whatever model."""
+        path = (principal.org, principal.customer, principal.team, principal.key)
+        found = (self.entities.get(uid) for uid in path)
+        return any(isinstance(e, Org | Customer | Team | Key) and e.rate_limits != RateLimits() for e in found)
 
     def provider_config(self, principal: Principal) -> ProviderConfig | None:
         entity = self.entities.get(principal.key)

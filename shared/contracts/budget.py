@@ -97,9 +97,12 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
 
 class Denied(Part, frozen=True, kw_only=True, tag="denied"):
     """No. reason: spent, busy (held by calls in flight), unpriced, unboundable, unknown (the key is not in CONFIG),
-    too_late (the rid was closed or withdrawn).
+    too_late (the rid was closed or withdrawn), rate_limited.
 
     resets_at 0: never. retry_after_s: how long the client should wait.
+    With rate_limited, budget_id is the limit's id `scope:scope_uid:name[:pattern]`, rate_limit its name
+    (`requests_per_minute`), and amounts are requests or tokens: rate_asked is what this attempt would add. It fits at
+    resets_at; when it asks for more than rate_most, never.
     """
 
     budget_id: str
@@ -114,6 +117,10 @@ class Denied(Part, frozen=True, kw_only=True, tag="denied"):
     contact: str
     owner_epoch: int
     at_cap: str = "cut"
+    rate_limit: str = ""
+    rate_most: int = 0
+    rate_used: int = 0
+    rate_asked: int = 0
 
 
 class Queued(Part, frozen=True, kw_only=True, tag="queued"):

@@ -33,8 +33,8 @@ class BudgetRule(Part, frozen=True, kw_only=True):
     contact: str = ""
 
 
-class RateLimits(Part, frozen=True, kw_only=True):
-    """0: no limit. Enforced by budget from the ledger issue on; stored from the start."""
+class ModelRateLimits(Part, frozen=True, kw_only=True):
+    """0: no limit. Requests are those of clients, whatever attempts they take; tokens of all classes, cache reads too."""
 
     requests_per_minute: int = 0
     requests_per_hour: int = 0
@@ -43,6 +43,12 @@ class RateLimits(Part, frozen=True, kw_only=True):
     tokens_per_hour: int = 0
     tokens_per_day: int = 0
     concurrent_requests: int = 0
+
+
+class RateLimits(ModelRateLimits, frozen=True, kw_only=True):
+    """On everything below a scope; models: more of them for the models that a shell pattern fits. All that fit count."""
+
+    models: dict[str, ModelRateLimits] = {}
 
 
 class Org(Part, frozen=True, kw_only=True, tag="org"):

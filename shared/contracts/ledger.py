@@ -25,6 +25,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     limited_by: the budget whose room made it smaller than the bound, "" when it is the bound.
     unboundable: the body did not show how large the input can become, so the hold is not trued up early.
     max_tokens: the most that the body (or else the model) allows. text_bytes: of a prompt that is text alone, else 0.
+    rates: ids of the rate limits it counts on (`scope:scope_uid:name[:pattern]`); rate_tokens: counted until it is closed.
     """
 
     rid: str
@@ -53,6 +54,8 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     limited_by: str = ""
     max_tokens: int = 0
     text_bytes: int = 0
+    rates: tuple[str, ...] = ()
+    rate_tokens: int = 0
 
 
 class Extended(Part, frozen=True, kw_only=True, tag="extended"):

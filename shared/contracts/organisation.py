@@ -39,8 +39,8 @@ class Budget(Strict, frozen=True, kw_only=True):
     match: dict[str, str] = {}
 
 
-class RateLimits(Strict, frozen=True, kw_only=True):
-    """0: no limit."""
+class ModelRateLimits(Strict, frozen=True, kw_only=True):
+    """0: no limit. Requests are those of clients, whatever attempts they take; tokens of all classes, cache reads too."""
 
     requests_per_minute: NonNegative = 0
     requests_per_hour: NonNegative = 0
@@ -49,6 +49,12 @@ class RateLimits(Strict, frozen=True, kw_only=True):
     tokens_per_hour: NonNegative = 0
     tokens_per_day: NonNegative = 0
     concurrent_requests: NonNegative = 0
+
+
+class RateLimits(ModelRateLimits, frozen=True, kw_only=True):
+    """On everything below a scope. `models`: more of them for the models that a shell pattern fits; all that fit count."""
+
+    models: dict[str, ModelRateLimits] = {}
 
 
 class ProviderConfig(Strict, frozen=True, kw_only=True):

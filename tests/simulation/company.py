@@ -9,7 +9,18 @@ from services.edge.core.facts import Facts
 from services.edge.core.policy import Attempt
 from shared.contracts.attribution import Principal
 from shared.contracts.budget import Bound
-from shared.contracts.config import BudgetRule, ConfigChanged, Credential, Customer, Entity, Key, Org, Provider, Team
+from shared.contracts.config import (
+    BudgetRule,
+    ConfigChanged,
+    Credential,
+    Customer,
+    Entity,
+    Key,
+    Org,
+    Provider,
+    RateLimits,
+    Team,
+)
 from shared.directory import Directory
 from tests.fixtures.budget import BOOK, MODEL, USD
 from tests.simulation.clock import EPOCH
@@ -18,6 +29,7 @@ INPUT_NANO_USD, OUTPUT_NANO_USD = 1_000, 10_000  # of one token, in the round bo
 QUEUE_SECONDS = 2
 KEYS = ("hard1", "hard2", "soft1")  # two under one hard team, one under soft budgets alone
 TEAM_CAPS_USD = (0.30, 0.45, 0.12, 0.80)  # by revision, the last ones repeat: lowered and raised under way
+LIMITS = RateLimits(requests_per_minute=8, concurrent_requests=3, tokens_per_minute=60_000)  # of the second key
 PROVIDER = Provider(
     uid="prov",
     org="org",
@@ -45,8 +57,10 @@ def _rule(budget_id: str, limit_usd: float, mode: str = "hard", period: str = "d
     )
 
 
-def _key(uid: str, team: str, *budgets: BudgetRule) -> Key:
-    return Key(uid=uid, org="org", customer="cus", team=team, id=uid, budgets=budgets)
+def _key(uid: str, team: str, *budgets: BudgetRule, limits: RateLimits | None = None) -> Key:
+    return Key(
+        uid=uid, org="org", customer="cus", team=team, id=uid, budgets=budgets, rate_limits=limits or RateLimits()
+    )
 
 
 def entities(rev: int) -> list[Entity]:
@@ -57,7 +71,7 @@ def entities(rev: int) -> list[Entity]:
         Team(uid="capped", org="org", customer="cus", id="capped", budgets=(_rule("team:capped", cap),)),
         Team(uid="open", org="org", customer="cus", id="open", budgets=(_rule("team:open", 0.05, "soft"),)),
         _key("hard1", "capped", _rule("key:hard1", 0.20, period="hour")),
-        _key("hard2", "capped"),
+        _key("hard2", "capped", limits=LIMITS),
         _key("soft1", "open"),
         PROVIDER,
     ]

@@ -38,6 +38,7 @@ class Oracle:
         self.charged: dict[tuple[str, str], int] = defaultdict(int)
         self.usage: dict[str, list[UsageRecorded]] = defaultdict(list)
         self.differences: dict[str, int] = {}
+        self.limited: dict[str, list[Held]] = defaultdict(list)  # by client request
         self._first: dict[str, int] = {}
         self._state = State()
         self._digest = bytes(32)
@@ -89,6 +90,8 @@ class Oracle:
         match event:
             case Held():
                 self.held[event.rid] = event
+                if event.rates:
+                    self._within_limits(event)
             case Withdrawn():
                 self.withdrawn[event.rid] = None
             case Entry():
@@ -102,6 +105,15 @@ class Oracle:
                 if event.version <= self._version:
                     self._world.fail(f"decision {event.version} after {self._version}")
                 self._version = event.version
+
+    def _within_limits(self, held: Held) -> None:
+        """No minute has more client requests than allowed, and no more of them are live at once."""
+        self.limited[held.request_id].append(held)
+        begun = [attempts[0].admitted_at for attempts in self.limited.values()]
+        minute = sum(at > held.admitted_at - 60 * MICROS for at in begun)
+        live = sum(any(a.rid in self._state.holds for a in attempts) for attempts in self.limited.values())
+        if minute > company.LIMITS.requests_per_minute or live > company.LIMITS.concurrent_requests:
+            self._world.fail(f"{held.rid}: {minute} requests in a minute, {live} at once")
 
     def committed(self, owner: "Owner") -> None:
         """Now and then: what an owner has in memory is what its log says."""
@@ -165,6 +177,8 @@ class Oracle:
             if counter.cost_nano_usd != self.charged[key] or counter.held_nano_usd:
                 fail = f"spent {counter.cost_nano_usd}, entries {self.charged[key]}, held {counter.held_nano_usd}"
                 self._world.fail(f"{key}: {fail}")
+        if self._state.rates.live or self._state.rates.tokens:
+            self._world.fail(f"still counted: {self._state.rates.live}")
         if self._state.holds:
             self._world.fail(f"still held: {list(self._state.holds)}")
 

@@ -3,24 +3,13 @@
 from collections.abc import Sequence
 
 import msgspec
-import pytest
 
-from shared.contracts.config import BudgetRule, Customer, Entity, Key, Org, RateLimits, Team
+from shared.contracts.config import BudgetRule, Entity
 from tests.fixtures.budget import organisation, rule, rules
 
 
 def not_enforced(entities: Sequence[Entity]) -> set[str]:
     return rules(entities).catalogue.not_enforced
-
-
-@pytest.mark.parametrize("kind", [Org, Customer, Team, Key])
-def test_rate_limits_anywhere_are_told_to_be_without_effect(kind: type[Entity]) -> None:
-    limits = RateLimits(requests_per_minute=1)
-    entities = [
-        msgspec.structs.replace(entity, rate_limits=limits) if isinstance(entity, kind) else entity
-        for entity in organisation()
-    ]
-    assert not_enforced(entities) == {"rate_limits"}
 
 
 def test_what_rolls_over_and_unknown_conditions_are_told_to_be_without_effect() -> None:

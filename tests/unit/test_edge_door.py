@@ -25,10 +25,12 @@ from shared.contracts.config import (
     Customer,
     Entity,
     Key,
+    ModelRateLimits,
     Org,
     PriceOverride,
     Provider,
     ProviderConfig,
+    RateLimits,
     Secret,
     Team,
 )
@@ -290,6 +292,12 @@ def test_a_hard_budget_anywhere_on_the_path_counts() -> None:
 
 def test_a_session_budget_is_a_hard_one() -> None:
     key = changed(session_budget_nano_usd=1)
+    made = directory(key)
+    assert policy.has_hard_budget(made, made.principal(key))
+
+
+def test_a_rate_limit_on_the_path_needs_the_owner_too() -> None:
+    key = changed(rate_limits=RateLimits(models={"claude-opus-*": ModelRateLimits(requests_per_day=1)}))
     made = directory(key)
     assert policy.has_hard_budget(made, made.principal(key))
 

@@ -98,6 +98,62 @@ def test_a_busy_budget_lets_the_client_wait_by_itself() -> None:
     assert not any(name.startswith(b"anthropic-ratelimit") for name in headers)
 
 
+def rate_limited(limit: str, **fields: Any) -> Refusal:
+    """As the owner says it; limit: `requests_per_minute`, with a pattern behind a colon."""
+    known: dict[str, Any] = {"rate_limit": limit.partition(":")[0], "rate_most": 20, "rate_used": 20, "rate_asked": 1}
+    return refusal(budget_id=f"team:T:{limit}", reason="rate_limited", **(known | {"retry_after_s": 37} | fields))
+
+
+@pytest.mark.parametrize(
+    ("refused", "wait", "message"),
+    [
+        (
+            rate_limited("requests_per_minute"),
+            b"37",
+            "Rate limit reached: team 'payments' has used 20 of its 20 requests per minute; retry at 11:08 UTC (37 s).",
+        ),
+        (
+            rate_limited("requests_per_hour:claude-opus-*", retry_after_s=2_000),
+            b"2000",
+            "Rate limit reached: team 'payments' has used 20 of its 20 requests per hour for claude-opus-*; "
+            "retry at 11:40 UTC (2000 s).",
+        ),
+        (
+            rate_limited("concurrent_requests", retry_after_s=3),
+            b"3",
+            "Rate limit reached: team 'payments' has used 20 of its 20 concurrent requests; retry at 11:07 UTC (3 s).",
+        ),
+        (
+            rate_limited("tokens_per_minute", rate_most=100_000, rate_used=98_500, rate_asked=12_000),
+            b"37",
+            "Rate limit reached: team 'payments' has used 98,500 of its 100,000 tokens per minute, "
+            "and this request may take 12,000; retry at 11:08 UTC (37 s).",
+        ),
+    ],
+)
+def test_a_rate_limit_says_how_full_it_is_and_when_to_come_back(refused: Refusal, wait: bytes, message: str) -> None:
+    made, headers, body = answer(refused)
+    assert (made.status, body["error"]["type"]) == (429, "rate_limit_error")
+    assert headers[b"retry-after"] == wait
+    assert b"x-should-retry" not in headers, "up to 60 s the client waits, above it stops, by itself"
+    assert not any(name.startswith(b"anthropic-ratelimit") for name in headers)
+    assert body["error"]["message"] == message + " Ask #llm-budget for an increase."
+    assert refused.code == "rate_limited"
+    assert refused.limit is not None
+    assert refused.limit.budget_id.startswith("team:T:")
+
+
+def test_a_request_above_a_rate_limit_by_itself_is_refused_for_good() -> None:
+    made, headers, body = answer(rate_limited("tokens_per_day", rate_used=0, rate_asked=1_000, retry_after_s=0))
+    assert (made.status, body["error"]["type"]) == (429, "rate_limit_error")
+    assert headers[b"x-should-retry"] == b"false"
+    assert b"retry-after" not in headers
+    assert body["error"]["message"] == (
+        "Request too large: it may take 1,000 tokens, and the limit of team 'payments' is 20 tokens per day. "
+        "Shorten it, or lower max_tokens. Ask #llm-budget for an increase."
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "error_type", "says"),
     [

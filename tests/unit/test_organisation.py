@@ -14,10 +14,11 @@ from services.console.core.organisation import diff, parse_organisation
 from services.console.core.paths import org_named
 from services.console.core.problem import Invalid
 from shared.contracts import organisation
-from shared.contracts.config import Customer, Key, Org, Team
+from shared.contracts.config import Customer, Key, ModelRateLimits, Org, Team
 from shared.contracts.message import encode
 from shared.directory import Directory
 
+ASHA = "customers[0].teams[0].keys[0]"
 WHOLE = """
 contact: "platform@acme.example"
 org: {id: default, budgets: [{limit_usd: 1000000, period: total}]}
@@ -45,7 +46,10 @@ customers:
             owner: asha@acme.example
             budgets: [{limit_usd: 500, period: month}, {limit_usd: 0.1, period: day, at_cap: finish}]
             session_budget_usd: 15
-            rate_limits: {requests_per_minute: 100, concurrent_requests: 20}
+            rate_limits:
+              requests_per_minute: 100
+              concurrent_requests: 20
+              models: {claude-opus-*: {tokens_per_minute: 100000}, "claude-haiku-*": {requests_per_day: 0}}
             models: ["claude-sonnet-*", "claude-haiku-*"]
             providers: [{name: anthropic, budgets: [{limit_usd: 300, period: month}]}]
             tags: {cost_center: "4711"}
@@ -113,6 +117,20 @@ def test_dollars_become_nano_dollars_exactly(bench: Bench) -> None:
     assert (acme.percent_ppm, acme.from_at) == (-125_000, 1_793_491_200_000_000)
     assert card.rates == {"input": 3_000_000, "output": 15_000_000, "cache_read": 300_000}
     assert (free.scope, free.percent_ppm) == (f"key:{asha.uid}", -1_000_000)
+
+
+def test_rate_limits_are_kept_for_all_models_and_for_some(bench: Bench) -> None:
+    found = bench.key("dev-asha").rate_limits
+    assert (found.requests_per_minute, found.concurrent_requests, found.tokens_per_minute) == (100, 20, 0)
+    assert found.models == {"claude-opus-*": ModelRateLimits(tokens_per_minute=100_000)}, (
+        "what limits nothing is left out"
+    )
+    told = msgspec.to_builtins(bench.document().customers[0].teams[1].keys[1])
+    assert told["rate_limits"] == {
+        "requests_per_minute": 100,
+        "concurrent_requests": 20,
+        "models": {"claude-opus-*": {"tokens_per_minute": 100_000}},
+    }
 
 
 def test_ids_of_budgets_and_what_hard_and_soft_do_at_the_cap(bench: Bench) -> None:
@@ -233,6 +251,9 @@ def refused(change: Callable[[], object]) -> Invalid:
         ('model: "claude-opus-*"', 'modl: "claude-opus-*"', "customers[0].teams[0].budgets[1].match.modl"),
         ('model: "claude-opus-*"', 'provider: "openai"', "customers[0].teams[0].budgets[1].match.provider"),
         ('"claude-haiku-*"]', '""]', "customers[0].teams[0].keys[0].models[1]"),
+        ("requests_per_day: 0", "requests_a_day: 0", f"{ASHA}.rate_limits.models[...].requests_a_day"),
+        ("requests_per_day: 0", "requests_per_day: -1", f"{ASHA}.rate_limits.models[...].requests_per_day"),
+        ('"claude-haiku-*": {', '"": {', f"{ASHA}.rate_limits.models[1]"),
         ("https://api.anthropic.com/", "ftp://api.anthropic.com/", "providers[0].base_url"),
         ("https://api.anthropic.com/", "https://u:p@api.anthropic.com/", "providers[0].base_url"),
         ("env:ANTHROPIC_API_KEY", "sk-ant-secret", "providers[0].credential"),

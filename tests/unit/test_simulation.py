@@ -9,7 +9,15 @@ from tests.simulation.world import MUTANTS
 
 SEEDS = range(200)
 MUST_HAPPEN = (
-    *("granted", "denied busy", "denied spent", "sent governed", "sent ungoverned", "killed at a step"),
+    *(
+        "granted",
+        "denied busy",
+        "denied spent",
+        "denied rate_limited",
+        "sent governed",
+        "sent ungoverned",
+        "killed at a step",
+    ),
     *("Held", "Extended", "TruedUp", "Withdrawn", "Spent", "Decided", "LimitsApplied", "EpochBegan"),
     *("entry settled", "entry recovered", "entry void", "entry expired", "entry correction"),
 )

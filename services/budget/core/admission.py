@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from services.budget.core import rate_limits
 from services.budget.core.limits import Catalogue, Facts, Limit, Path
 from services.budget.core.periods import NEVER, Period
 from services.budget.core.state import Counter, Hold, State, kept_of_replaced, mark_key
@@ -92,6 +93,9 @@ def judge(
     is_before None: it can wait no longer, so it takes what there is now, or is refused as busy.
     """
     ask, path, size = applicant.ask, applicant.path, applicant.size
+    rates = rules.catalogue.rates.on(path.key, ask.model)
+    if rates and (limited := rate_limits.refusal(state, rates, ask, path.contact, now)):
+        return limited
     rooms = [_room(state, limit, now) for limit in path.limits]
     hard = [room for room in rooms if room.limit.hard]
     if replaced := state.holds.get(ask.replaces_rid) if ask.replaces_rid else None:
@@ -108,6 +112,8 @@ def judge(
     if lacking:
         return Lacking(tuple(r.limit.id for r in lacking), min(r.limit.rule.queue_seconds for r in lacking))
     held = _held(applicant, rooms, hard, rules.tariff.book.version, now)
+    if rates:
+        held = rate_limits.charged(held, rates, ask)
     return Admitted(held, _first_granted(state, held, rooms, hard))
 
 

@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfoNotFoundError
 import msgspec
 
 from services.budget.core.periods import Calendar, Period
+from services.budget.core.rate_limits import RateRules
 from services.budget.core.state import Counter, State
 from shared.contracts.attribution import Principal
-from shared.contracts.config import BudgetRule, Customer, Key, Org, Provider, Team
+from shared.contracts.config import BudgetRule, Customer, Key, Provider, Team
 from shared.contracts.message import Micros, NanoUSD, Uid
 from shared.directory import Directory
 from shared.rates import Basis, canonical
@@ -118,6 +119,7 @@ class Catalogue:
         self.limits: dict[str, Limit] = {}
         self.by_scope: dict[str, list[Limit]] = defaultdict(list)
         self.not_enforced: set[str] = set()
+        self.rates = RateRules(directory)
         self._key_of_config: dict[Uid, Uid] = {}
         self._members: dict[Uid, list[tuple[str, BudgetRule]]] = defaultdict(list)
         for org, scope, uid, rule in directory.all_rules():
@@ -128,8 +130,6 @@ class Catalogue:
         for entity in directory.entities.values():
             if isinstance(entity, Key):
                 self._add_key(entity)
-            if isinstance(entity, Org | Customer | Team | Key) and any(msgspec.structs.astuple(entity.rate_limits)):
-                self.not_enforced.add("rate_limits")
 
     def _add(self, limit: Limit) -> None:
         self.limits[limit.id] = limit

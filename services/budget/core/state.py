@@ -4,6 +4,7 @@ import msgspec
 
 from services.budget.core.closings import SETTLED, Closing, Closings
 from services.budget.core.learned import Learned
+from services.budget.core.rate_windows import RateCounts, tokens_of
 from shared.contracts.attribution import Charge
 from shared.contracts.ledger import (
     Commit,
@@ -77,6 +78,7 @@ class State(msgspec.Struct):
     decisions: dict[str, Decided] = {}
     marks: dict[tuple[str, str, str], Mark] = {}
     learned: Learned = msgspec.field(default_factory=Learned)
+    rates: RateCounts = msgspec.field(default_factory=RateCounts)
 
     def counter(self, budget_id: str, period_id: str) -> Counter:
         """For reading: an untouched budget is empty."""
@@ -113,7 +115,10 @@ class State(msgspec.Struct):
                 self.owner_epoch = event.owner_epoch
 
     def _held(self, event: Held) -> None:
-        if old := self.holds.get(event.replaces_rid):
+        old = self.holds.get(event.replaces_rid)
+        if event.rates or old:
+            self.rates.held(event, old.held if old else None)
+        if old:
             self._hold_more(old, kept_of_replaced(old) - old.nano_usd)
             old.input_nano_usd = old.nano_usd
         hold = Hold(event, 0, event.input_nano_usd, event.output_tokens)
@@ -138,6 +143,8 @@ class State(msgspec.Struct):
         if hold := self.holds.pop(rid, None):
             self._hold_more(hold, -hold.nano_usd)
             self.learned.closed(hold.held, event)
+            if hold.held.rates:
+                self.rates.ended_with(hold.held, tokens_of(event), event.booked_at)
         for charge in event.charges:
             counter = self._writable(charge)
             counter.list_nano_usd += priced.list_nano_usd
@@ -162,6 +169,8 @@ class State(msgspec.Struct):
     def _withdrawn(self, event: Withdrawn) -> None:
         if hold := self.holds.pop(event.rid, None):
             self._hold_more(hold, -hold.nano_usd)
+            if hold.held.rates:
+                self.rates.ended_with(hold.held, 0, event.at)
         while self.tombstones and next(iter(self.tombstones.values())) < event.at - TOMBSTONE_MICROS:
             del self.tombstones[next(iter(self.tombstones))]
         self.tombstones[event.rid] = event.at

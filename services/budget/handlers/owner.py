@@ -12,6 +12,7 @@ from services.budget.core.admission import Rules
 from services.budget.core.group import Group, Late
 from services.budget.core.limits import Limit
 from services.budget.core.line import Line
+from services.budget.core.rate_limits import record_bytes
 from services.budget.core.state import State
 from services.budget.core.step import Answer, Close, Command, decide, touched
 from services.budget.handlers.rulebook import Rulebook
@@ -162,6 +163,7 @@ class Owner:
             answer = decide(group, asked.command)
             for event in step.events[before:]:
                 step.spent.update(touched(event))
+                room -= record_bytes(event)
             room -= _EVENT_BYTES * max(0, len(step.events) - before - 1)
             if asked.answer is not None:
                 step.answers.append((asked.answer, answer))

@@ -11,6 +11,7 @@ from shared.contracts.config import (
     Customer,
     Entity,
     Key,
+    ModelRateLimits,
     Org,
     PriceOverride,
     Provider,
@@ -97,8 +98,14 @@ def _provider_config(directory: Directory, part: ProviderConfig) -> Tree:
 
 def _limits(limits: RateLimits) -> Tree:
     """Left out where nothing is limited: what people wrote reads best as they wrote it."""
-    given = {name: found for name in limits.__struct_fields__ if (found := getattr(limits, name))}
+    given = _numbers(limits)
+    if limits.models:
+        given["models"] = {pattern: _numbers(found) for pattern, found in limits.models.items()}
     return {"rate_limits": given} if given else {}
+
+
+def _numbers(limits: ModelRateLimits) -> Tree:
+    return {name: found for name in ModelRateLimits.__struct_fields__ if (found := getattr(limits, name))}
 
 
 def _budgets(rules: tuple[BudgetRule, ...]) -> list[Tree]:

@@ -83,7 +83,7 @@ class _Difference:
             id=head.id,
             contact=self._document.contact,
             budgets=budget_rules(head.budgets, "org", self._org_uid, "org.budgets", self._provider_uid),
-            rate_limits=rate_limits(head.rate_limits),
+            rate_limits=rate_limits(head.rate_limits, "org.rate_limits"),
             shard=self._org.shard if self._org else "0",
             managed_by=MANAGED_BY,
             revision=self._org.revision if self._org else 0,

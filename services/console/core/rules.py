@@ -88,8 +88,16 @@ def _match(match: dict[str, str], at: str, provider_uid: ProviderUid) -> dict[st
     return match
 
 
-def rate_limits(limits: organisation.RateLimits) -> config.RateLimits:
-    return config.RateLimits(**{name: getattr(limits, name) for name in limits.__struct_fields__})
+def rate_limits(limits: organisation.RateLimits, where: str) -> config.RateLimits:
+    """Patterns that limit nothing are left out."""
+    patterns(tuple(limits.models), f"{where}.models")
+    models = {pattern: config.ModelRateLimits(**_numbers(found)) for pattern, found in limits.models.items()}
+    given = {pattern: found for pattern, found in models.items() if found != config.ModelRateLimits()}
+    return config.RateLimits(**_numbers(limits), models=given)
+
+
+def _numbers(limits: organisation.ModelRateLimits) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in organisation.ModelRateLimits.__struct_fields__}
 
 
 def patterns(models: tuple[str, ...], where: str) -> tuple[str, ...]:

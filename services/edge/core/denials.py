@@ -1,4 +1,4 @@
-"""What the owner's `Denied` says to a person: which budget, how much of it is used, when it resets, whom to ask."""
+"""What the owner's `Denied` says to a person: which budget or limit, how much of it is used, when to go on, whom to ask."""
 
 from datetime import UTC, datetime
 
@@ -22,17 +22,13 @@ def refusal(denied: Denied, directory: Directory, now: int, *, model: str, strea
     match denied.reason:
         case "spent":
             return _spent(denied, directory, now, stream)
-        case "busy":
-            return _busy(denied, directory, now)
+        case "busy" | "rate_limited":
+            return (_busy if denied.reason == "busy" else _rate_limited)(denied, directory, now)
         case "unpriced":
             text = f"Model '{model}' has no price yet, and a budget of this key does not allow unpriced models."
             return Refusal(reason="invalid", code="unpriced", message=text + _ask(denied.contact))
         case "unboundable":
-            text = (
-                "The cost of this request cannot be bounded (inputs by URL or file, or tools that the provider runs), "
-                f"and {budget_name(denied.budget_id, directory)} does not allow that."
-            )
-            return Refusal(reason="invalid", code="unboundable", message=text + _ask(denied.contact))
+            return _unboundable(denied, directory)
         case "unknown":
             return Refusal(reason="authentication", code="unknown", message="This key is revoked or no longer exists.")
     return Refusal(
@@ -60,6 +56,14 @@ def _spent(denied: Denied, directory: Directory, now: int, stream: bool) -> Refu
     )
 
 
+def _unboundable(denied: Denied, directory: Directory) -> Refusal:
+    text = (
+        "The cost of this request cannot be bounded (inputs by URL or file, or tools that the provider runs), "
+        f"and {budget_name(denied.budget_id, directory)} does not allow that."
+    )
+    return Refusal(reason="invalid", code="unboundable", message=text + _ask(denied.contact))
+
+
 def _busy(denied: Denied, directory: Directory, now: int) -> Refusal:
     wait = min(LONGEST_BUSY_SECONDS, max(1, denied.retry_after_s))
     text = (
@@ -68,6 +72,46 @@ def _busy(denied: Denied, directory: Directory, now: int) -> Refusal:
     )
     return Refusal(
         reason="busy", code=denied.reason, message=text + _ask(denied.contact), retry_after_s=wait, limit=_limit(denied)
+    )
+
+
+def _rate_limited(denied: Denied, directory: Directory, now: int) -> Refusal:
+    """Above 60 s the client fails at once and shows the sentence, so the time stands there too (contract 1)."""
+    whose, limit = budget_name(denied.budget_id, directory), _rate(denied)
+    most, used, asked = denied.rate_most, denied.rate_used, denied.rate_asked
+    if asked > most:
+        text = f"Request too large: it may take {asked:,} tokens, and the limit of {whose} is {most:,} {limit}."
+        text += " Shorten it, or lower max_tokens."
+        return Refusal(
+            reason="beyond", code=denied.reason, message=text + _ask(denied.contact), limit=_rate_taken(denied)
+        )
+    wait = max(1, denied.retry_after_s)
+    text = f"Rate limit reached: {whose} has used {used:,} of its {most:,} {limit}"
+    if denied.rate_limit.startswith("tokens"):
+        text += f", and this request may take {asked:,}"
+    text += f"; retry at {clock(now + wait * 1_000_000)} UTC ({wait} s)."
+    return Refusal(
+        reason="busy",
+        code=denied.reason,
+        message=text + _ask(denied.contact),
+        retry_after_s=wait,
+        limit=_rate_taken(denied),
+    )
+
+
+def _rate(denied: Denied) -> str:
+    """`requests per minute for claude-opus-*`."""
+    models = denied.budget_id.split(":", 3)[3:]
+    return denied.rate_limit.replace("_", " ") + "".join(f" for {pattern}" for pattern in models)
+
+
+def _rate_taken(denied: Denied) -> Limit:
+    return Limit(
+        budget_id=denied.budget_id,
+        period="",
+        utilization_ppm=denied.rate_used * 1_000_000 // max(1, denied.rate_most),
+        resets_at=denied.resets_at,
+        pooled=split_budget_id(denied.budget_id)[0] in POOLED,
     )
 
 

@@ -137,10 +137,13 @@ def _distance(credential: Credential, sticky: str) -> float:
 
 
 def has_hard_budget(directory: Directory, principal: Principal) -> bool:
-    """Whether a budget on the path must not be passed even when the owner is away."""
+    """Whether a budget on the path must not be passed even when the owner is away. So it is with rate limits: only the
+    owner counts over all edges."""
     key = directory.entities.get(principal.key)
-    per_session = isinstance(key, Key) and bool(key.session_budget_nano_usd)
-    return per_session or any(rule.mode not in ("soft", "shadow") for _, _, rule in directory.rules_on(principal))
+    if isinstance(key, Key) and key.session_budget_nano_usd:
+        return True
+    hard = any(rule.mode not in ("soft", "shadow") for _, _, rule in directory.rules_on(principal))
+    return hard or directory.rate_limited(principal)
 
 
 def _denied(model: str, allowed: list[str]) -> Refusal:

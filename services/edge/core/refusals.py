@@ -13,7 +13,8 @@ Reason = Literal[
     "not_found",  # no such operation
     "too_large",
     "spent",  # a budget is used up
-    "busy",  # a budget's money is held by calls in flight
+    "busy",  # a budget's money is held by calls in flight, or a rate limit is reached
+    "beyond",  # above a rate limit by itself, so that no waiting helps
     "unavailable",  # we cannot decide or forward now; try again
     "misconfigured",  # trying again does not help, an administrator must act
     "not_supported",  # the provider does not have it
@@ -22,7 +23,7 @@ Reason = Literal[
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """The budget behind a refusal, for headers. resets_at: microseconds, 0 never."""
+    """The budget or rate limit behind a refusal, for headers and the request log. resets_at: microseconds, 0 never."""
 
     budget_id: str
     period: str

@@ -16,6 +16,7 @@ STATUS: dict[Reason, tuple[int, str]] = {
     "too_large": (413, "request_too_large"),
     "spent": (429, "billing_error"),
     "busy": (429, "rate_limit_error"),
+    "beyond": (429, "rate_limit_error"),
     "unavailable": (503, "api_error"),
     "misconfigured": (503, "api_error"),
     "not_supported": (501, "not_supported"),
@@ -23,7 +24,7 @@ STATUS: dict[Reason, tuple[int, str]] = {
 }
 """Never 403 or 404 for budgets and models: the client would show "Please run /login", or hide our text."""
 
-FINAL: frozenset[Reason] = frozenset(("authentication", "spent", "misconfigured", "not_supported"))
+FINAL: frozenset[Reason] = frozenset(("authentication", "spent", "beyond", "misconfigured", "not_supported"))
 """Answers that the client would otherwise repeat up to ten times, for minutes."""
 
 PERIODS = {"day": b"daily", "week": b"weekly", "month": b"monthly"}
