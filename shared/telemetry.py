@@ -35,6 +35,14 @@ edge_spool_records = Gauge(
     "sluicegate_edge_spool_records", "Records in the spool that the broker has not acknowledged."
 )
 edge_ungoverned = Counter("sluicegate_edge_ungoverned_total", "Attempts admitted without a verdict of the owner.")
+edge_extensions = Counter(
+    "sluicegate_edge_extensions_total", "Streams that asked for more than they held, by answer.", ["answer"]
+)
+edge_input_counts = Counter(
+    "sluicegate_edge_input_counts_total",
+    "Prompts that a provider counted before a refusal, by what came of it.",
+    ["outcome"],
+)
 edge_repeats = Counter("sluicegate_edge_repeats_total", "Requests that a client sent again: one storm is one request.")
 
 budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])

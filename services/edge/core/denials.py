@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from services.edge.core.refusals import Limit, Refusal
 from shared.contracts.attribution import Principal
-from shared.contracts.budget import Denied
+from shared.contracts.budget import Denied, Granted
 from shared.contracts.config import Key
 from shared.directory import Directory
 
@@ -43,7 +43,7 @@ def _spent(denied: Denied, directory: Directory, now: int, stream: bool) -> Refu
     left = denied.limit_nano_usd - denied.spent_nano_usd
     text = f"Budget exceeded: {_used(denied, directory)}"
     if 0 < left < denied.need_nano_usd:
-        text += f", and this request could cost {dollars(denied.need_nano_usd, up=True)}"
+        text += f": {dollars(left)} is left, and this request could cost {dollars(denied.need_nano_usd, up=True)}"
         if not stream:
             text += " (lower max_tokens, or stream)"
     text += f"; {_resets(denied.resets_at)}."
@@ -115,8 +115,23 @@ def _rate_taken(denied: Denied) -> Limit:
     )
 
 
+def cutting_budget(granted: Granted, principal: Principal, directory: Directory) -> str:
+    """Which budget a stream is cut at where none has refused it: what made its hold small, else the fullest that cuts.
+
+    A hold may be smaller than the bound because only so much was expected. "" where nothing tells.
+    """
+    if granted.limited_by:
+        return granted.limited_by
+    lenient = {
+        rule.id
+        for _, _, rule in directory.rules_on(principal)
+        if rule.mode in ("soft", "shadow") or rule.at_cap != "cut"
+    }
+    return next((each.budget_id for each in granted.standings if each.budget_id not in lenient), "")
+
+
 def cut_off(budget_id: str, principal: Principal, directory: Directory) -> str:
-    """What a stream ends with that has come to its hold. budget_id: what the hold was limited by."""
+    """What a stream ends with that has come to its hold. budget_id: where."""
     _, _, period = split_budget_id(budget_id)
     whose = f" of the {PERIODS.get(period, period)} budget of {budget_name(budget_id, directory)}" if budget_id else ""
     contact = next((rule.contact for _, _, rule in directory.rules_on(principal) if rule.id == budget_id), "")

@@ -145,14 +145,24 @@ def asked(context: Context, attempt: Attempt, held: Sent) -> Asked:
     )
 
 
-def output_left(granted: Granted, input_tokens: int) -> int:
-    """Output tokens that the hold pays for, once so much input was counted: what passed its bound comes from the output."""
+def output_left(granted: Granted, input_tokens: int, extended: int = 0) -> int:
+    """Output tokens that the hold pays for, once so much input was counted: what passed its bound comes from the output.
+
+    extended: tokens granted since. Input below its bound leaves nothing here: at TRUEUP budget takes that money back.
+    """
+    held = granted.held_output_tokens + extended
     above = input_tokens - granted.held_input_tokens
     for_output = granted.held_nano_usd - granted.held_input_nano_usd
     if above <= 0 or for_output <= 0 or granted.held_input_tokens <= 0:
-        return granted.held_output_tokens
+        return held
     cost = -(-above * granted.held_input_nano_usd // granted.held_input_tokens)
-    return granted.held_output_tokens * max(0, for_output - cost) // for_output
+    return max(0, held - -(-cost * granted.held_output_tokens // for_output))
+
+
+def raised(held: Sent, more: Granted) -> Sent:
+    """For `spool.sent` again, after an extension: what a successor closes with, where it finds nothing better."""
+    usage = msgspec.structs.replace(held.usage, held_nano_usd=more.held_nano_usd)
+    return msgspec.structs.replace(held, usage=usage, output_tokens=held.output_tokens + more.held_output_tokens)
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

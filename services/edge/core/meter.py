@@ -12,7 +12,6 @@ from shared.contracts.edge import Line
 
 LARGEST_EVENT = 16 * 1024 * 1024  # beyond it an event passes unread: memory is bounded, usage is estimated
 LARGEST_JSON = 64 * 1024 * 1024
-MARGIN_TOKENS = 64
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -50,12 +49,13 @@ class Meter(Protocol):
     def usage(self) -> Usage:
         """At any time; estimated unless the provider's final report has passed."""
 
-    def over(self, held_output_tokens: int) -> bool:
-        """The output is about to reach the hold."""
-
     @property
     def input_tokens(self) -> int:
         """Of all input classes as message_start reports them; 0 before it."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Made so far, as far as it shows; 0 for what does not stream."""
 
 
 class StreamMeter:
@@ -77,6 +77,10 @@ class StreamMeter:
     @property
     def input_tokens(self) -> int:
         return self._seen.input_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        return self._seen.output_tokens
 
     def feed(self, data: bytes) -> Release:
         """Everything may go on at once but the event that ends the answer, and what follows it."""
@@ -143,11 +147,6 @@ class StreamMeter:
     def usage(self) -> Usage:
         return self._seen.usage()
 
-    def over(self, held_output_tokens: int) -> bool:
-        """Less a margin for what the estimate may miss and for what is on its way before upstream notices."""
-        margin = max(MARGIN_TOKENS, held_output_tokens // 10)
-        return self._seen.output_tokens >= max(1, held_output_tokens - margin)
-
 
 class _Answer(msgspec.Struct, frozen=True):
     """The parts of a whole message, or of an error, that are read."""
@@ -198,6 +197,11 @@ class JsonMeter:
     def input_tokens(self) -> int:
         return 0
 
+    @property
+    def output_tokens(self) -> int:
+        """It has been made, and is held at its bound."""
+        return 0
+
     def _read(self) -> _Answer | None:
         try:
             return _answer.decode(b"".join(self._parts))
@@ -225,10 +229,6 @@ class JsonMeter:
         if complete:
             return usages.of(counts, model or self._asked.model, self._asked)
         return usages.estimate(counts, model, self._asked, -(-self._size // usages.BYTES_PER_TOKEN))
-
-    def over(self, held_output_tokens: int) -> bool:
-        """Never: it has been made, and is held at its bound."""
-        return False
 
 
 def meter_for(content_type: bytes, status: int, asked: Asked) -> StreamMeter | JsonMeter:

@@ -7,6 +7,7 @@ import structlog
 
 from services.edge.core import denials, lifecycle, refusals, usage
 from services.edge.core import headers as wire
+from services.edge.core.extension import course_of
 from services.edge.core.formats import FORMATS
 from services.edge.core.journal import Sent, Started
 from services.edge.core.lifecycle import Context, Ending
@@ -14,6 +15,7 @@ from services.edge.core.meter import Meter, meter_for
 from services.edge.core.policy import Attempt
 from services.edge.core.refusals import Refusal
 from services.edge.core.usage import Asked, Usage
+from services.edge.handlers.extending import Extending
 from services.edge.handlers.relay import Relay, Stop
 from services.edge.handlers.request import Request
 from services.edge.handlers.responder import Headers, Responder
@@ -107,6 +109,9 @@ class Sending:
         self._held: Sent | None = None
         self._asked: Asked | None = None
         self._trued_up: asyncio.Task[None] | None = None  # kept: the loop holds tasks but weakly
+        assert context.facts is not None
+        course = course_of(admitted.granted, context.facts)
+        self._extending = Extending(wiring.owner, course, admitted.rid, self._raised) if course else None
         self.relay: Relay | None = None
 
     async def send(self, connection: UpstreamConnection, credential: wire.Header) -> Closed:
@@ -121,11 +126,18 @@ class Sending:
         telemetry.edge_live_attempts.inc()
         try:
             why = await self._exchange(connection, credential)
+            self._stop_asking()
             return await self._close(why)
         finally:
+            self._stop_asking()
             telemetry.edge_live_attempts.dec()
             if self.relay:
                 self.relay.close()
+
+    def _stop_asking(self) -> None:
+        """The stream needs no more output; the close releases what it holds."""
+        if self._extending:
+            self._extending.close()
 
     async def _exchange(self, connection: UpstreamConnection, credential: wire.Header) -> Stop:
         at = origin(self._admitted.attempt.base_url)
@@ -149,7 +161,8 @@ class Sending:
     async def _relay(self, connection: UpstreamConnection, head: bytes, body: bytes) -> Stop:
         if self.relay:
             self.relay.close()
-        relay = Relay(self._responder, FORMATS[self._context.client_format], self, self._wiring.settings, self._hold())
+        said, course = FORMATS[self._context.client_format], self._extending.course if self._extending else None
+        relay = Relay(self._responder, said, self, self._wiring.settings, course)
         self.relay = relay
         relay.attach(connection)
         if self._responder.gone:
@@ -157,15 +170,6 @@ class Sending:
         else:
             connection.send(head, body, relay)
         return await relay.done
-
-    def _hold(self) -> int:
-        """Output tokens to cut at; 0 where the hold covers all that the request can make, or the stream may finish."""
-        granted, facts = self._admitted.granted, self._context.facts
-        assert facts is not None
-        if granted is None or granted.at_cap != "cut" or not facts.stream:
-            return 0
-        covered = 0 < facts.max_tokens <= granted.held_output_tokens
-        return 0 if covered else granted.held_output_tokens
 
     # What the relay asks (`relay.Watch`).
 
@@ -186,11 +190,26 @@ class Sending:
 
     def seen(self, meter: Meter) -> None:
         """Gives back what the input hold was too large, and keeps what a successor of this process would close with."""
-        granted = self._admitted.granted
         self._wiring.spool.progress(self._admitted.rid, meter.usage())
-        if not self._trued_up and granted and self.relay:
-            self.relay.cut_at(lifecycle.output_left(granted, meter.input_tokens))
+        if not self._trued_up and self._admitted.granted:
             self._trued_up = asyncio.create_task(self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0))
+            if self._extending:
+                self._extending.course.counted(meter.input_tokens)
+        if self._extending:
+            self._extending.course.flowed(meter.output_tokens, asyncio.get_running_loop().time())
+
+    def reached(self, meter: Meter) -> None:
+        if self._extending and self.relay:
+            self._extending.reached(self.relay, meter)
+
+    def _raised(self, more: Granted) -> None:
+        """Asked for, and granted on top. The end goes out from memory even where the spool cannot take this."""
+        assert self._held is not None
+        self._held = lifecycle.raised(self._held, more)
+        try:
+            self._wiring.spool.sent(self._held)
+        except SpoolFailed as error:
+            log.error("edge.extension_not_durable", rid=self._admitted.rid, reason=str(error))
 
     # The end.
 
@@ -226,21 +245,23 @@ class Sending:
 
     async def _cut(self, relay: Relay) -> Closed:
         relay.hang_up()
-        await self._tell_cut()
+        assert self._held is not None and self._admitted.granted is not None and self._extending is not None
+        principal, directory = self._held.usage.principal, self._wiring.directory
+        refused_by = self._extending.course.refused_by
+        budget_id = refused_by or denials.cutting_budget(self._admitted.granted, principal, directory)
+        await self._tell_cut(budget_id)
         closed = await self._record("cut", "billing_error")
-        assert self._held is not None and self._admitted.granted is not None
-        limited_by, principal = self._admitted.granted.limited_by, self._held.usage.principal
-        message = denials.cut_off(limited_by, principal, self._wiring.directory)
+        message = denials.cut_off(budget_id, principal, directory)
         relay.break_off("billing_error", message, self._context.request_id)
         return closed
 
-    async def _tell_cut(self) -> None:
+    async def _tell_cut(self, budget_id: str) -> None:
         """The owner refuses the client's re-send from now on; if it does not answer, the stream ends all the same."""
-        facts, held, granted = self._context.facts, self._held, self._admitted.granted
-        assert facts is not None and held is not None and granted is not None
+        facts, held = self._context.facts, self._held
+        assert facts is not None and held is not None
         cut = Cut(
             rid=self._admitted.rid,
-            budget_id=granted.limited_by,
+            budget_id=budget_id,
             principal=held.usage.principal,
             session=facts.session,
             agent=facts.agent,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from services.edge.core.extension import NEVER, Course
 from services.edge.core.formats import ClientFormat
 from services.edge.core.meter import Meter
 from services.edge.handlers.responder import Headers, Responder
@@ -52,22 +53,25 @@ class Watch(Protocol):
     def seen(self, meter: Meter) -> None:
         """The stream has come further: when the provider has reported the input, then about once a second."""
 
+    def reached(self, meter: Meter) -> None:
+        """The output has come to the line that the course draws."""
+
 
 class Relay:
     """Receives an answer (`stores.upstream.Answer`) for a client (`responder.Exchange`).
 
-    hold: output tokens at which a stream is cut; 0 for none. first_byte_at: of the answer's body, loop time, 0 before it.
+    course: None for what is neither extended nor cut. first_byte_at: of the answer's body, loop time, 0 before it.
     """
 
     def __init__(
-        self, responder: Responder, client_format: ClientFormat, watch: Watch, times: Times, hold: int
+        self, responder: Responder, client_format: ClientFormat, watch: Watch, times: Times, course: Course | None
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._responder = responder
         self._format = client_format
         self._watch = watch
         self._times = times
-        self._hold = hold
+        self._course = course
         self.done: asyncio.Future[Stop] = self._loop.create_future()
         self.head_seen: Head | None = None
         self.meter: Meter | None = None
@@ -80,6 +84,7 @@ class Relay:
         self._seen_until = 0.0
         self._heard = self._written = self._loop.time()
         self._slow_since = 0.0
+        self._waiting = False
         self._timer = self._loop.call_later(times.heartbeat_seconds, self._tick)
 
     def attach(self, connection: UpstreamConnection) -> None:
@@ -87,9 +92,22 @@ class Relay:
         self._connection = connection
         self._heard = self._loop.time()
 
-    def cut_at(self, output_tokens: int) -> None:
-        """The hold turned out to pay for less. Of no effect on a stream that is not to be cut."""
-        self._hold = self._hold and max(1, output_tokens)
+    # What the course of its hold demands.
+
+    def wait(self) -> None:
+        """Read no more from upstream until `go_on` or `cut`. What has come already is passed on: it has been made."""
+        self._waiting = True
+        if self._connection and not self.upstream_ended:
+            self._connection.pause()
+
+    def go_on(self) -> None:
+        self._waiting = False
+        self._heard = self._loop.time()
+        if self._connection and not self.upstream_ended and not self._slow_since:
+            self._connection.resume()
+
+    def cut(self) -> None:
+        self._stop(Stop.CUT)
 
     # What upstream says.
 
@@ -120,10 +138,12 @@ class Relay:
             self._written = self._heard
         if release.ended:
             self._stop(Stop.ENDED)
-        elif self._hold and self.meter.over(self._hold):
-            self._stop(Stop.CUT)
-        elif self._heard >= self._seen_until:  # of use only while the answer goes on; a burst is at its end already
+            return
+        if self._heard >= self._seen_until:  # of use only while the answer goes on; a burst is at its end already
             self._see(self.meter)
+        course = self._course
+        if course is not None and course.line < NEVER and self.meter.output_tokens >= course.line:
+            self._watch.reached(self.meter)
 
     def ended(self) -> None:
         self.upstream_ended = True
@@ -152,7 +172,7 @@ class Relay:
     def client_ready(self) -> None:
         self._slow_since = 0.0
         self._heard = self._loop.time()
-        if self._connection and not self.upstream_ended:
+        if self._connection and not self.upstream_ended and not self._waiting:
             self._connection.resume()
 
     # What the exchange does in the end.

@@ -1,8 +1,8 @@
-"""Talks with the owner of the shard: asks to hold money, again and again under the same rid until it is answered."""
+"""Talks with the owner of the shard: asks to hold money, again and again under the same name until it is answered."""
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from shared.bus import Bus
 from shared.contracts.budget import (
     BALANCES,
     CUT,
+    EXTEND,
     RESERVE,
     TRUEUP,
     WITHDRAW,
@@ -21,6 +22,7 @@ from shared.contracts.budget import (
     Cut,
     Denied,
     Done,
+    Extend,
     Granted,
     Queued,
     Reserve,
@@ -37,7 +39,8 @@ log = structlog.get_logger()
 PATIENT_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Deadlines after the first short ones. An owner that is busy must not be buried under repeated questions."""
 PAUSE_SECONDS = 0.05  # without responders the broker says no at once; ask again when a new owner may be there
-TURN_SECONDS = 2.0  # a queued attempt asks again this often, so that it keeps its turn through an owner's restart
+TURN_SECONDS = 2.0  # what is queued asks again this often, so that it keeps its turn through an owner's restart
+MOST_QUEUED_SECONDS = 660.0  # no budget lets anybody stand in line for longer than 600
 WITHDRAW_SECONDS = 60.0
 CUT_SECONDS = 0.5
 GRACE_SECONDS = 1.0
@@ -47,6 +50,7 @@ _done = Decoder(Done)
 _balances = Decoder(Balances)
 
 Answer = Granted | Denied
+_SUBJECTS = (RESERVE, EXTEND, WITHDRAW, CUT, TRUEUP, BALANCES)
 
 
 class Owner:
@@ -63,9 +67,9 @@ class Owner:
     ) -> None:
         self._bus, self._me = bus, me
         self._queue_seconds, self._deadline, self._first_tries = queue_seconds, deadline_ms / 1000, first_tries
-        self._subjects = {name: name.format(shard=me.shard) for name in (RESERVE, WITHDRAW, CUT, TRUEUP, BALANCES)}
+        self._subjects = {name: name.format(shard=me.shard) for name in _SUBJECTS}
         self._epoch = 0
-        self._queued: dict[str, asyncio.Future[Answer]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Future[Answer]] = {}  # (rid, n): late verdicts find their question
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -83,13 +87,18 @@ class Owner:
         """Ask until answered.
 
         patient: a hard budget is on the path, so wait for an owner up to queue_seconds, then withdraw and raise
-        Unavailable("budget"). Else raise it after the first short deadlines: the caller lets it pass, ungoverned,
-        and its usage record closes what the owner may have held.
+        Unavailable("budget"). An owner that lets it stand in line is there: it says itself when the time is over. Else
+        raise it after the first short deadlines: the caller lets it pass, ungoverned, and its usage record closes what
+        the owner may have held.
         Cancelled when the client goes away: the attempt is withdrawn.
         """
-        asking = asyncio.get_running_loop().time()
+
+        def message(waited: float) -> bytes:
+            return encode(msgspec.structs.replace(ask, waited_ms=math.ceil(waited * 1000)) if waited else ask)
+
         try:
-            return await self._ask(ask, asking, patient)
+            tries = 0 if patient else self._first_tries
+            return await self._answer(RESERVE, (ask.rid, 0), message, self._queue_seconds, tries)
         except asyncio.CancelledError:
             self.withdraw(ask.rid)
             raise
@@ -97,39 +106,58 @@ class Owner:
             if patient:
                 self.withdraw(ask.rid)
             raise
-        finally:
-            self._queued.pop(ask.rid, None)
 
-    async def _ask(self, ask: Reserve, since: float, patient: bool) -> Answer:
+    async def extend(self, ask: Extend) -> Answer:
+        """Ask until answered, through any number of owners. Cancel it when the stream is over."""
+        data = encode(ask)
+        return await self._answer(EXTEND, (ask.rid, ask.n), lambda waited: data, math.inf)
+
+    async def _answer(
+        self,
+        subject: str,
+        key: tuple[str, int],
+        message: Callable[[float], bytes],
+        patience: float,
+        most_tries: int = 0,
+    ) -> Answer:
+        """message: for having waited so long. patience: seconds without an owner. most_tries: 0 for no limit."""
         loop = asyncio.get_running_loop()
-        data, tries = encode(ask), 0
-        while True:
-            waited = loop.time() - since
-            if tries:
-                data = encode(msgspec.structs.replace(ask, waited_ms=math.ceil(waited * 1000)))
-            answer = await self._once(ask.rid, data, self._deadline_of(tries))
-            if isinstance(answer, Queued):
-                answer = await self._turn(ask.rid, self._queue_seconds - waited)
-            if answer is not None:
-                return answer
-            tries += 1
-            if not patient and tries >= self._first_tries:
-                raise Unavailable("budget")
-            # The last question is asked after the whole time, so that an owner can answer it for good.
-            if waited > self._queue_seconds:
-                raise Unavailable("budget", retry_after_s=2)
+        since = heard = loop.time()
+        late: asyncio.Future[Answer] = loop.create_future()
+        self._asked[key] = late  # before the question: its late verdict may overtake the answer
+        waited, tries = 0.0, 0
+        try:
+            while True:
+                answer = await self._once(subject, key[0], message(waited), self._deadline_of(tries))
+                if isinstance(answer, Queued):
+                    heard, tries = loop.time(), -1
+                    await self._turn(late, self._queue_seconds - (heard - since))
+                    answer = None
+                if late.done():
+                    return late.result()
+                if answer is not None:
+                    return answer
+                tries += 1
+                if most_tries and tries >= most_tries:
+                    raise Unavailable("budget")
+                # The last question is asked after the whole time, so that an owner can answer it for good.
+                if since + waited - heard > patience or waited > max(patience, MOST_QUEUED_SECONDS):
+                    raise Unavailable("budget", retry_after_s=2)
+                waited = loop.time() - since
+        finally:
+            del self._asked[key]
 
     def _deadline_of(self, tries: int) -> float:
         if tries < self._first_tries:
             return self._deadline
         return PATIENT_SECONDS[min(tries - self._first_tries, len(PATIENT_SECONDS) - 1)]
 
-    async def _once(self, rid: str, data: bytes, deadline: float) -> Answer | Queued | None:
+    async def _once(self, subject: str, rid: str, data: bytes, deadline: float) -> Answer | Queued | None:
         """One question; None when nobody, or an owner that is deposed, answered in time."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
         try:
-            reply = await self._bus.request(self._subjects[RESERVE], data, timeout=deadline)
+            reply = await self._bus.request(self._subjects[subject], data, timeout=deadline)
         except Unavailable:
             await asyncio.sleep(max(0.0, min(PAUSE_SECONDS, deadline) - (loop.time() - asked)))
             return None
@@ -142,21 +170,17 @@ class Owner:
         self._epoch = verdict.answer.owner_epoch
         return verdict.answer
 
-    async def _turn(self, rid: str, left_seconds: float) -> Answer | None:
-        """Wait in line for the verdict; None when it is time to ask again."""
-        future = self._queued.setdefault(rid, asyncio.get_running_loop().create_future())
-        try:
-            async with asyncio.timeout(max(0.01, min(TURN_SECONDS, left_seconds))):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            return None
+    async def _turn(self, late: "asyncio.Future[Answer]", left_seconds: float) -> None:
+        """Stand in line until the verdict comes or it is time to ask again: at the latest when the queue time is over."""
+        seconds = min(TURN_SECONDS, left_seconds) if left_seconds > 0 else TURN_SECONDS
+        await asyncio.wait({late}, timeout=max(0.01, seconds))
 
     async def _on_verdict(self, data: bytes) -> None:
         verdict = _verdict.decode(data)
-        future = self._queued.get(verdict.rid)
+        late = self._asked.get((verdict.rid, verdict.n))
         answer = self._current(verdict, verdict.rid)
-        if future and not future.done() and answer is not None and not isinstance(answer, Queued):
-            future.set_result(answer)
+        if late and not late.done() and answer is not None and not isinstance(answer, Queued):
+            late.set_result(answer)
 
     def withdraw(self, rid: str) -> None:
         """The attempt will never be sent. Returns at once and never fails; told to the owner in the background."""
