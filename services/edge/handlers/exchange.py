@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from ulid import ULID
 
-from services.edge.core import denials, door, lifecycle, refusals
+from services.edge.core import counting, denials, door, lifecycle, refusals
 from services.edge.core.facts import Facts, read_facts
 from services.edge.core.formats import FORMATS
 from services.edge.core.headers import Header, Index
@@ -18,6 +18,7 @@ from services.edge.core.policy import Attempt
 from services.edge.core.refusals import Refusal
 from services.edge.handlers import report
 from services.edge.handlers.attempt import Admitted, Closed, Sending, origin
+from services.edge.handlers.counting import recount
 from services.edge.handlers.request import Request
 from services.edge.handlers.responder import Responder
 from services.edge.handlers.wiring import Wiring
@@ -118,7 +119,7 @@ class Exchange:
             except Unresolved:
                 refused = refusals.credential_missing(attempt.provider.name, attempt.credential.ref), "unavailable"
                 continue
-            admitted = await self._admit(attempt, number, replaces)
+            admitted = await self._admit(attempt, number, replaces, credential)
             if not isinstance(admitted, Admitted):
                 return admitted
             self._last = admitted
@@ -129,12 +130,32 @@ class Exchange:
             return await self._send(admitted, connection, credential)
         return refused
 
-    async def _admit(self, attempt: Attempt, number: int, replaces: str) -> Admitted | tuple[Refusal, str]:
-        """Reserve the attempt, and at the same time write down that it began."""
+    async def _admit(
+        self, attempt: Attempt, number: int, replaces: str, credential: Header
+    ) -> Admitted | tuple[Refusal, str]:
+        """Reserve the attempt; once more where the provider's own count of the input may let it in."""
+        if blocked := self._wiring.presence.blocked(lifecycle.principal_of(self._context, attempt)):
+            return self._denial(blocked), "refused"
+        answer = await self._reserve(attempt, number, replaces)
+        if isinstance(answer, Denied) and counting.is_worth_asking(answer, self._facts):
+            answer = await self._recounted(answer, attempt, number, replaces, credential)
+        return (self._denial(answer), "refused") if isinstance(answer, Denied) else answer
+
+    async def _recounted(
+        self, denied: Denied, attempt: Attempt, number: int, replaces: str, credential: Header
+    ) -> Admitted | Denied | tuple[Refusal, str]:
+        """The first question held nothing and is forgotten; this one has a rid of its own."""
+        pool, facts, path = self._wiring.pool, self._facts, self._match.upstream_path
+        found = await self._unless_gone(lambda: recount(pool, self._request, path, attempt, credential, facts, denied))
+        if found is None:
+            return denied
+        self._context = msgspec.structs.replace(self._context, facts=found)
+        return await self._reserve(attempt, number, replaces)
+
+    async def _reserve(self, attempt: Attempt, number: int, replaces: str) -> Admitted | Denied | tuple[Refusal, str]:
+        """Ask the owner, and at the same time write down that the attempt began."""
         wiring, context, loop = self._wiring, self._context, asyncio.get_running_loop()
         path = lifecycle.principal_of(context, attempt)
-        if blocked := wiring.presence.blocked(path):
-            return self._denial(blocked), "refused"
         rid = str(ULID())
         admitted = Admitted(attempt=attempt, started=lifecycle.started(context, rid, number, attempt), granted=None)
         ask = lifecycle.reserve(context, rid, number, attempt, replaces)
@@ -160,7 +181,7 @@ class Exchange:
         self._reserve_us = int((loop.time() - before) * 1_000_000)
         if isinstance(verdict, Denied):
             wiring.spool.drop(rid)
-            return self._denial(verdict), "refused"
+            return verdict
         self._rids.append(rid)
         return msgspec.structs.replace(admitted, granted=verdict)
 
