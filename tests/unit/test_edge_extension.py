@@ -143,6 +143,20 @@ def test_output_that_nobody_sees_is_asked_for_at_once_and_whole() -> None:
     assert question.output_tokens == 20_000 - 4_096
 
 
+def test_a_thought_that_nobody_sees_is_taken_for_one_that_may_use_all() -> None:
+    course = Course(granted(), 20_000)
+    course.flowed(50, 0.0, True)
+    course.flowed(50, 9.0, True)
+    assert course.ask(50) is None
+    course.flowed(50, 10.0, True)
+    assert course.line <= 50
+    question = course.ask(50)
+    assert question is not None
+    assert question.output_tokens == 20_000 - 4_096
+    course.answered(denied(), 50)
+    assert not course.at_end(3_000), "it is not cut for what was not seen"
+
+
 def test_a_grant_without_output_stops_at_the_first_token() -> None:
     course = Course(granted(0), 1_000)
     course.ask(0)

@@ -121,6 +121,19 @@ def test_thinking_that_is_hidden_is_counted_by_its_estimates() -> None:
     assert meter.output_tokens == 120
 
 
+def test_a_thought_of_which_nothing_is_told_is_noticed_while_it_is_had_and_after_it() -> None:
+    stop = event("content_block_stop", index=0)
+    signature = event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "x"})
+    told = event(
+        "content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "", "estimated_tokens": 4}
+    )
+    for kind in ("thinking", "redacted_thinking"):
+        for seen in ([], [signature], [signature, stop, opened(1), text("so", 1)]):
+            assert fed([start(), opened(kind=kind), *seen])[1].hides
+        assert not fed([start(), opened(kind=kind), told, signature, stop])[1].hides
+    assert not fed([start(), opened(), stop])[1].hides
+
+
 def test_a_signature_is_no_output() -> None:
     signature = event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "x" * 900})
     assert quantities(fed([start(), opened(kind="thinking"), signature])[1].usage())["output"] == 1

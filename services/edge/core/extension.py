@@ -47,6 +47,7 @@ class Course:
         self._not_before = 0
         self._rate = ASSUMED_RATE
         self._measured_at = self._measured = -1.0
+        self._made_before, self._moved_at = -1, 0.0
         self.paid = self._stop = self.line = 0
         self._draw()
 
@@ -63,8 +64,15 @@ class Course:
         self._input_tokens = input_tokens
         self._draw()
 
-    def flowed(self, made: int, now: float) -> None:
-        """made: output tokens so far. now: seconds on a steady clock. About once a second."""
+    def flowed(self, made: int, now: float, hides: bool = False) -> None:
+        """About once a second. made: output tokens so far. now: seconds on a steady clock. hides: see `Meter.hides`.
+
+        A thought of which nothing is told for so long is going on: the end of the hold would come unseen.
+        """
+        if made != self._made_before:
+            self._made_before, self._moved_at = made, now
+        if hides and now - self._moved_at >= IN_HAND_SECONDS:
+            self._visible = False
         seconds = now - self._measured_at
         if self._measured_at >= 0:
             if seconds < _SHORTEST_SECONDS:

@@ -57,6 +57,10 @@ class Meter(Protocol):
     def output_tokens(self) -> int:
         """Made so far, as far as it shows; 0 for what does not stream."""
 
+    @property
+    def hides(self) -> bool:
+        """Output is made that does not show."""
+
 
 class StreamMeter:
     """Meter of server-sent events, for any split of the bytes."""
@@ -81,6 +85,10 @@ class StreamMeter:
     @property
     def output_tokens(self) -> int:
         return self._seen.output_tokens
+
+    @property
+    def hides(self) -> bool:
+        return self._seen.hides
 
     def feed(self, data: bytes) -> Release:
         """Everything may go on at once but the event that ends the answer, and what follows it."""
@@ -201,6 +209,10 @@ class JsonMeter:
     def output_tokens(self) -> int:
         """It has been made, and is held at its bound."""
         return 0
+
+    @property
+    def hides(self) -> bool:
+        return False
 
     def _read(self) -> _Answer | None:
         try:

@@ -24,6 +24,7 @@ _KINDS = tuple(
 A mark cannot stand inside a string: there its quotes are escaped.
 """
 _THOUGHT = _KINDS[-1][0]
+_THINKING = ("thinking", "redacted_thinking")
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -100,6 +101,8 @@ class Observed:
         self._payload_bytes = 0
         self._thinking_tokens = 0
         self._open: dict[int, str] = {}
+        self._thoughts: dict[int, int] = {}  # open blocks of thinking, and what was seen when each began
+        self._hidden = False
         self._blocks = 0
         self._begun = self._counted = self._reported = False
         self._stop_reason = ""
@@ -164,7 +167,7 @@ class Observed:
             case "content_block_start":
                 self._open_block(_block_start.decode(data))
             case "content_block_stop":
-                self._open.pop(_block_stop.decode(data).index, None)
+                self._close_block(_block_stop.decode(data).index)
             case "message_delta":
                 self._report(_message_delta.decode(data))
             case "message_stop":
@@ -178,11 +181,21 @@ class Observed:
     def _open_block(self, start: _BlockStart) -> None:
         block = start.content_block
         self._open[start.index] = block.type
+        if block.type in _THINKING:
+            self._thoughts[start.index] = self._payload_bytes + self._thinking_tokens
         self._begun = True
         self._blocks += 1
         self._payload_bytes += len(block.text.encode()) + len(block.name)
         if block.type == "fallback" and block.model:
             self._model = block.model[: usages.LONGEST_TEXT]
+
+    def _close_block(self, index: int) -> None:
+        self._open.pop(index, None)
+        self._hidden = self._hidden or self._unseen(self._thoughts.pop(index, -1))
+
+    def _unseen(self, before: int) -> bool:
+        """before: what was seen when a block of thinking began."""
+        return before == self._payload_bytes + self._thinking_tokens
 
     def _delta(self, event: bytes) -> None:
         """One delta on its own. Signatures and citations are no output."""
@@ -208,6 +221,11 @@ class Observed:
     def open_text(self) -> int:
         """Index of the open text block, -1 without one."""
         return next((index for index, kind in self._open.items() if kind == "text"), -1)
+
+    @property
+    def hides(self) -> bool:
+        """A thought has passed unseen, or is being had: no text and no estimate of it has come."""
+        return self._hidden or any(self._unseen(before) for before in self._thoughts.values())
 
     @property
     def input_tokens(self) -> int:

@@ -196,7 +196,7 @@ class Sending:
             if self._extending:
                 self._extending.course.counted(meter.input_tokens)
         if self._extending:
-            self._extending.course.flowed(meter.output_tokens, asyncio.get_running_loop().time())
+            self._extending.course.flowed(meter.output_tokens, asyncio.get_running_loop().time(), meter.hides)
 
     def reached(self, meter: Meter) -> None:
         if self._extending and self.relay:

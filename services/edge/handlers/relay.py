@@ -141,9 +141,7 @@ class Relay:
             return
         if self._heard >= self._seen_until:  # of use only while the answer goes on; a burst is at its end already
             self._see(self.meter)
-        course = self._course
-        if course is not None and course.line < NEVER and self.meter.output_tokens >= course.line:
-            self._watch.reached(self.meter)
+        self._look_ahead(self.meter)
 
     def ended(self) -> None:
         self.upstream_ended = True
@@ -245,6 +243,12 @@ class Relay:
             self._seen_until = self._heard + PROGRESS_SECONDS
             self._watch.seen(meter)
 
+    def _look_ahead(self, meter: Meter) -> None:
+        """For each chunk: as cheap as can be."""
+        course = self._course
+        if course is not None and course.line < NEVER and meter.output_tokens >= course.line:
+            self._watch.reached(meter)
+
     def _stop(self, why: Stop) -> None:
         if not self.done.done():
             self.done.set_result(why)
@@ -266,6 +270,9 @@ class Relay:
             return
         elif self.streaming and self.meter:
             self._see(self.meter)
+            self._look_ahead(self.meter)
+            if self.done.done():
+                return
             silent_since = max(self._heard, self._written)
             if now - silent_since >= beat * 0.99:
                 if self.meter.tail().at_boundary:
