@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from tests.fixtures.contract import CONTACT, TIGHT, Gateway, installation, message, request, secret
+from tests.fixtures.contract import CONTACT, COUNTED, TIGHT, Gateway, installation, message, request, secret
 from tests.fixtures.money import bill_lines
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import RawClient
@@ -74,7 +74,10 @@ async def test_at_a_cap_a_fallback_model_is_not_tried(claude: Claude) -> None:
 
 
 async def test_a_stream_that_is_cut_at_the_cap_is_not_bought_again(claude: Claude) -> None:
-    """The one case in which an answer ends early for money: the client stops, and its user reads why."""
+    """The one case in which an answer ends early for money: the client stops, and its user reads why.
+
+    It would cost 0.16 dollars and more of the 0.15, with all that the input's hold was too large.
+    """
     key = TIGHT[(OLDEST, NEWEST).index(claude.version)]
     prompt = "[[sim: output_tokens=31000; chunks=200; chunk_ms=2]] Say a lot"
     turn = await claude.ask(key, prompt, "--model", "claude-haiku-4-5-20251001")
@@ -84,7 +87,18 @@ async def test_a_stream_that_is_cut_at_the_cap_is_not_bought_again(claude: Claud
     [post] = await claude.posts(turn)
     assert (post["verdict"], post["outcome"]) == ("admitted", "cut")
     [billed] = claude.billed(turn)
-    assert 0.05e9 < billed["cost_nano_usd"] <= 0.20e9
+    assert 0.05e9 < billed["cost_nano_usd"] <= 0.15e9
+
+
+async def test_a_first_prompt_above_what_is_left_by_its_bound_is_let_in_by_its_count(claude: Claude) -> None:
+    """49 or 76 kB: held as 0.6 tokens a byte, with 4,096 of output, it would need 0.29 or 0.39 dollars of the 0.25."""
+    key = COUNTED[(OLDEST, NEWEST).index(claude.version)]
+    turn = await claude.ask(key, "Say hello", "--model", "claude-opus-4-8")
+    assert turn.exit_code == 0, turn.text
+    [post] = await claude.posts(turn)
+    assert (post["verdict"], post["attempt_count"]) == ("admitted", 1)
+    [entry] = await claude.entries(turn)
+    assert entry["held_nano_usd"] <= 0.25e9
 
 
 async def test_a_key_as_api_key_or_from_a_helper_enters(claude: Claude) -> None:

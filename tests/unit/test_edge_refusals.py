@@ -12,10 +12,11 @@ from services.edge.core.formats import FORMATS, Answer, Anthropic
 from services.edge.core.formats.anthropic import STATUS
 from services.edge.core.refusals import Refusal
 from shared.contracts.attribution import Principal
-from shared.contracts.budget import Decision, Denied
-from shared.contracts.config import ConfigChanged, Key, Provider, ProviderConfig, Team
+from shared.contracts.budget import Decision, Denied, Standing
+from shared.contracts.config import BudgetRule, ConfigChanged, Key, Provider, ProviderConfig, Team
 from shared.directory import Directory
 from shared.errors import Rejected, Unavailable
+from tests.fixtures.attempts import GRANTED
 
 NOW = 1_795_000_000_000_000
 RESET = 1_796_083_200_000_000  # 2026-12-01T00:00:00Z
@@ -83,8 +84,19 @@ def test_a_spent_budget_is_told_as_the_contract_says() -> None:
 
 def test_a_request_that_is_too_dear_for_what_is_left_is_told_the_way_out() -> None:
     message = refusal(spent_nano_usd=499_800_000_000, need_nano_usd=350_010_000).message
-    assert "has used $499.80 of its $500.00" in message
+    assert "has used $499.80 of its $500.00 monthly budget: $0.20 is left" in message
     assert "this request could cost $0.3501 (lower max_tokens, or stream)" in message
+
+
+def test_a_stream_is_told_what_it_could_cost_and_no_way_out_that_it_has_taken() -> None:
+    denied = msgspec.structs.replace(DENIED, spent_nano_usd=499_800_000_000, need_nano_usd=350_010_000)
+    message = denials.refusal(denied, directory(), NOW, model="claude-x", stream=True).message
+    assert "$0.20 is left, and this request could cost $0.3501; resets" in message
+
+
+def test_a_conversation_that_was_just_cut_is_told_so() -> None:
+    message = refusal(spent_nano_usd=499_000_000_000, need_nano_usd=350_010_000).message
+    assert "$1.00 is left, at which an answer of this conversation was just cut; resets" in message
 
 
 def test_a_busy_budget_lets_the_client_wait_by_itself() -> None:
@@ -195,6 +207,27 @@ def test_a_stream_that_is_cut_names_the_budget(budget_id: str, text: str) -> Non
     made.apply(ConfigChanged(config_rev=2, at=NOW, actor="t", puts=(team,)))
     principal = Principal(org="O", customer="C", team="T", key="K")
     assert denials.cut_off(budget_id, principal, made) == f"Budget exceeded: the answer was cut {text}"
+
+
+def test_a_stream_that_no_budget_refused_is_cut_in_the_name_of_the_one_that_made_its_hold_small() -> None:
+    made = directory()
+    budgets = (
+        BudgetRule(id="team:T:day", limit_nano_usd=1, period="day", mode="soft"),
+        BudgetRule(id="team:T:week", limit_nano_usd=1, period="week", at_cap="finish"),
+        BudgetRule(id="team:T:month", limit_nano_usd=1, period="month"),
+    )
+    team = Team(uid="T", org="O", customer="C", id="payments", budgets=budgets)
+    made.apply(ConfigChanged(config_rev=2, at=NOW, actor="t", puts=(team,)))
+    principal = Principal(org="O", customer="C", team="T", key="K")
+    fullest = [
+        Standing(budget_id=rule.id, period=rule.period, utilization_ppm=9, surpassed_ppm=0, resets_at=0)
+        for rule in budgets
+    ]
+    expected = msgspec.structs.replace(GRANTED, standings=tuple(fullest))
+    assert denials.cutting_budget(expected, principal, made) == "team:T:month"
+    limited = msgspec.structs.replace(expected, limited_by="key:K:day")
+    assert denials.cutting_budget(limited, principal, made) == "key:K:day"
+    assert denials.cutting_budget(GRANTED, principal, made) == ""
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ def _spent(denied: Denied, directory: Directory, now: int, stream: bool) -> Refu
         text += f": {dollars(left)} is left, and this request could cost {dollars(denied.need_nano_usd, up=True)}"
         if not stream:
             text += " (lower max_tokens, or stream)"
+    elif 0 < denied.need_nano_usd <= left:  # there is room: the owner remembers a cut
+        text += f": {dollars(left)} is left, at which an answer of this conversation was just cut"
     text += f"; {_resets(denied.resets_at)}."
     return Refusal(
         reason="spent",
