@@ -91,6 +91,31 @@ async def test_a_stream_that_outgrows_its_hold_gets_what_others_have_given_back(
         assert 0.07e9 < held <= 0.10e9, "it grew, and not above the cap"
 
 
+async def test_a_stream_in_line_for_more_gets_it_when_it_comes_free(
+    bus: Bus, tmp_path: Path, upstream: Upstream
+) -> None:
+    """The same, but what it asks for is held by the other attempt until after it has asked."""
+    asker, edge = Asker(bus), list[web.Application]()
+
+    async def script(turn: Turn) -> None:
+        await turn.start_stream()
+        await turn.chunk(message_start() + DELTA * 40)
+        [app] = edge
+        await until(lambda: app[OWNER]._asked)
+        await asker.balance(KEY)  # answered after the question before it
+        await asker.once(Withdraw(rid="other", edge="e1", epoch=1), WITHDRAW)
+        await until(lambda: not app[OWNER]._asked, 1.0, "the late verdict: to ask again would take two seconds")
+        await turn.chunk(DELTA * 30 + message_end(7_000))
+        await turn.write(b"0\r\n\r\n")
+
+    upstream.script = script
+    async with gateway(bus, tmp_path, upstream.url, 0.10) as app:
+        edge.append(app)
+        assert isinstance(await asker.reserve(reserve("other", max_tokens=4_900)), Granted)
+        answer = await ask(app[PORTS]["edge"], json.dumps(STREAMED).encode())
+        assert answer.body.count(DELTA) == 70
+
+
 async def test_a_stream_that_finds_no_more_is_cut_within_the_cap_and_its_resend_refused(
     bus: Bus, tmp_path: Path, upstream: Upstream
 ) -> None:
