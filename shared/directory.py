@@ -18,6 +18,7 @@ from shared.contracts.config import (
     Secret,
     Team,
 )
+from shared.lifetimes import Lifetimes
 
 
 class Directory:
@@ -26,6 +27,7 @@ class Directory:
     def __init__(self) -> None:
         self.config_rev = 0
         self.entities: dict[str, Entity] = {}
+        self.lifetimes = Lifetimes()
         self._secrets: dict[bytes, tuple[str, Secret]] = {}
         self._providers: dict[str, Provider] = {}
         self._prices: dict[str, PriceOverride] = {}
@@ -40,6 +42,12 @@ class Directory:
         self._pending.append(change)
         if change.more:
             return False
+        for part in self._pending:
+            for uid in part.deletes:
+                if gone := self.entities.get(uid):
+                    self.lifetimes.remove(gone)
+            for entity in part.puts:
+                self.lifetimes.put(self.entities.get(entity.uid), entity, part.at)
         for part in self._pending:  # all that goes first: a secret may move from one key to another in one set
             for uid in (*part.deletes, *(entity.uid for entity in part.puts)):
                 self._remove(uid)

@@ -200,7 +200,11 @@ class BalancesAsked(Message, frozen=True, kw_only=True):
 
 
 class Balance(Part, frozen=True, kw_only=True):
-    """One budget in its current period. resets_at 0: never."""
+    """One budget in its current period. resets_at 0: never.
+
+    limit_nano_usd: what may be spent in all: the rule's limit + rolled_over + granted. held_nano_usd: also by calls of
+    the period before, as far as they tie what would roll over.
+    """
 
     budget_id: str
     scope: str
@@ -213,6 +217,8 @@ class Balance(Part, frozen=True, kw_only=True):
     held_nano_usd: NanoUSD
     resets_at: Micros
     blocked: bool = False
+    rolled_over_nano_usd: NanoUSD = 0
+    granted_nano_usd: NanoUSD = 0
 
 
 class Balances(Message, frozen=True, kw_only=True):

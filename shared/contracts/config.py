@@ -180,7 +180,26 @@ class PriceOverride(Part, frozen=True, kw_only=True, tag="price"):
     revision: int = 1
 
 
-Entity = Org | Customer | Team | Key | Provider | PriceOverride
+class Grant(Part, frozen=True, kw_only=True, tag="grant"):
+    """Money on top of one budget's limit: a top-up of a `total`, elsewhere for the period in which granted_at lies.
+
+    budget_id: a rule's id, or `RULE:member:KEY` for one member's share. nano_usd: above 0. expires_at: 0 is never; what is
+    not used by then lapses, and so is a grant taken back: it ends. No file makes, changes or removes one.
+    """
+
+    uid: Uid
+    org: Uid
+    budget_id: str
+    nano_usd: NanoUSD
+    granted_at: Micros
+    expires_at: Micros = 0
+    note: str = ""
+    actor: str = ""
+    managed_by: str = "console"
+    revision: int = 1
+
+
+Entity = Org | Customer | Team | Key | Provider | PriceOverride | Grant
 
 
 class ConfigChanged(Message, frozen=True, kw_only=True):

@@ -121,6 +121,16 @@ class LimitsApplied(Part, frozen=True, kw_only=True, tag="limits"):
     at: Micros
 
 
+class Lapsed(Part, frozen=True, kw_only=True, tag="lapsed"):
+    """A grant ended before its period did. What was used of it (spent or held) stays allowed, the rest does not."""
+
+    grant: Uid
+    budget_id: str
+    period_id: str
+    used_nano_usd: NanoUSD
+    at: Micros
+
+
 class Decided(Part, frozen=True, kw_only=True, tag="decided"):
     """A block was set or lifted."""
 
@@ -131,7 +141,7 @@ class Decided(Part, frozen=True, kw_only=True, tag="decided"):
     at: Micros
 
 
-LedgerEvent = EpochBegan | Held | Extended | TruedUp | Withdrawn | Spent | Entry | LimitsApplied | Decided
+LedgerEvent = EpochBegan | Held | Extended | TruedUp | Withdrawn | Spent | Entry | LimitsApplied | Decided | Lapsed
 
 
 class Commit(Message, frozen=True, kw_only=True):

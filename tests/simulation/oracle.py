@@ -100,7 +100,7 @@ class Oracle:
                     self.charged[charge.budget_id, charge.period_id] += event.usage.cost_nano_usd
             case LimitsApplied():
                 limits = company.rules(event.config_rev).catalogue.limits.values()
-                self._caps = {limit.id: limit.nano_usd for limit in limits if limit.hard}
+                self._caps = {limit.id: limit.rule.limit_nano_usd for limit in limits if limit.hard}
             case Decided():
                 if event.version <= self._version:
                     self._world.fail(f"decision {event.version} after {self._version}")

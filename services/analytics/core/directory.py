@@ -3,7 +3,7 @@
 import msgspec
 
 from services.analytics.core.tables import Column, Table
-from shared.contracts.config import ConfigChanged, Customer, Entity, Key, Org, PriceOverride, Provider, Team
+from shared.contracts.config import ConfigChanged, Customer, Entity, Grant, Key, Org, PriceOverride, Provider, Team
 
 TEXT, NAME, TIME = "String", "LowCardinality(String)", "DateTime64(6, 'UTC')"
 
@@ -100,10 +100,9 @@ def _row(entity: Entity) -> DirectoryRow:
             )
         case Provider():
             return DirectoryRow(uid=entity.uid, kind="provider", id=entity.name, org_uid=entity.org)
-        case PriceOverride():
-            return DirectoryRow(
-                uid=entity.uid, kind="price", id=entity.uid, org_uid=entity.org, provider_uid=entity.provider
-            )
+        case PriceOverride() | Grant():
+            kind, provider = ("grant", "") if isinstance(entity, Grant) else ("price", entity.provider)
+            return DirectoryRow(uid=entity.uid, kind=kind, id=entity.uid, org_uid=entity.org, provider_uid=provider)
 
 
 def _field(name: str, kind: str = TEXT) -> Column[DirectoryRow]:

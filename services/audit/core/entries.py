@@ -1,7 +1,7 @@
 """Messages of the source logs as audit entries: uids and figures, never names, prompts, secrets or their hashes."""
 
 from shared.contracts.audit import AuditEntry
-from shared.contracts.config import BudgetRule, ConfigChanged, Entity, Key, Org, PriceOverride
+from shared.contracts.config import BudgetRule, ConfigChanged, Entity, Grant, Key, Org, PriceOverride
 from shared.contracts.edge import RequestCompleted
 from shared.contracts.ledger import Commit, Decided, EpochBegan, Held
 from shared.contracts.streams import CONFIG, LEDGER, REQUESTS
@@ -103,6 +103,8 @@ def _changed(change: ConfigChanged, action: str, entity: Entity, seq: int, detai
 
 def _difference(old: Entity | None, new: Entity) -> Details:
     """Names of changed fields, and the limits of budgets: who raised a cap is what is asked for first."""
+    if isinstance(new, Grant):  # a note is people's own text
+        return {"budget_id": new.budget_id, "nano_usd": new.nano_usd, "expires_at": new.expires_at}
     if old is None:
         return {f"limit {rule.id}": rule.limit_nano_usd for rule in _rules(new)}
     fields = [

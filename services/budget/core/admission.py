@@ -27,7 +27,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True, gc=False):
-    """How one budget stands before a grant. left = limit - spent, free = left - held.
+    """How one budget stands before a grant. left = allowed - spent, free = left - held (and tied, see Allowance).
 
     had_its_turn: a fallback, with what the attempt that it replaces holds here.
     """
@@ -35,6 +35,7 @@ class Room(msgspec.Struct, frozen=True, gc=False):
     limit: Limit
     period: Period
     counter: Counter
+    allowed: NanoUSD
     left: NanoUSD
     free: NanoUSD
     had_its_turn: bool = False
@@ -129,7 +130,7 @@ def _first_granted(state: State, held: Held, rooms: Sequence[Room], hard: Sequen
         charges=held.charges,
         at_cap=held.at_cap,
         remaining_nano_usd=min((room.free - held.nano_usd for room in hard), default=0),
-        standings=_standings((room.limit, room.period, room.counter) for room in rooms),
+        standings=_standings((room.limit, room.period, room.counter, room.allowed) for room in rooms),
         admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
@@ -139,8 +140,9 @@ def _first_granted(state: State, held: Held, rooms: Sequence[Room], hard: Sequen
 
 def _room(state: State, limit: Limit, now: Micros) -> Room:
     period, counter = limit.now(state, now)
-    left = limit.nano_usd - counter.spent(limit.basis)
-    return Room(limit, period, counter, left, left - counter.held_nano_usd)
+    allowance = limit.allowance(state, period, now)
+    left = allowance.nano_usd - counter.spent(limit.basis)
+    return Room(limit, period, counter, allowance.nano_usd, left, left - counter.held_nano_usd - allowance.tied)
 
 
 def _with_replaced(room: Room, replaced: Hold) -> Room:
@@ -227,8 +229,11 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
     held = hold.held
     found = [(rules.catalogue.limit(charge.budget_id), charge) for charge in held.charges]
     known = [(limit, limit.calendar.at(held.admitted_at), charge) for limit, charge in found if limit]
-    booked = [(limit, period, state.counter(charge.budget_id, charge.period_id)) for limit, period, charge in known]
-    free = (limit.nano_usd - c.spent(limit.basis) - c.held_nano_usd for limit, _, c in booked if limit.hard)
+    booked = [
+        (limit, period, state.counter(charge.budget_id, charge.period_id), limit.allowance(state, period, now).nano_usd)
+        for limit, period, charge in known
+    ]
+    free = (limit.room(state, charge, held.admitted_at, now)[1] for limit, _, charge in known if limit.hard)
     return Granted(
         held_input_tokens=held.input_tokens,
         held_output_tokens=held.output_tokens,
@@ -244,15 +249,15 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
     )
 
 
-def _standings(booked: Iterable[tuple[Limit, Period, Counter]]) -> tuple[Standing, ...]:
+def _standings(booked: Iterable[tuple[Limit, Period, Counter, NanoUSD]]) -> tuple[Standing, ...]:
     """The fullest first. Shadow budgets are tried out unseen by clients."""
-    found = [standing(limit, period, counter) for limit, period, counter in booked if limit.rule.mode != "shadow"]
+    found = [standing(*stands) for stands in booked if stands[0].rule.mode != "shadow"]
     return tuple(sorted(found, key=lambda s: -s.utilization_ppm))
 
 
-def standing(limit: Limit, period: Period, counter: Counter) -> Standing:
+def standing(limit: Limit, period: Period, counter: Counter, allowed: NanoUSD) -> Standing:
     """What is held is left out: it may take all that is left, and a person would be told so at every step."""
-    used = ppm(counter.spent(limit.basis), limit.nano_usd)
+    used = ppm(counter.spent(limit.basis), allowed)
     return Standing(
         budget_id=limit.id,
         period=limit.rule.period,
@@ -304,12 +309,13 @@ def _denied(
 def spent_refusal(state: State, limit: Limit, now: Micros, contact: str = "") -> Denied:
     """What a request is told at a spent budget; also what the edges keep to refuse by themselves."""
     period, counter = limit.now(state, now)
+    allowance = limit.allowance(state, period, now)
     return Denied(
         budget_id=limit.id,
         reason="spent",
-        limit_nano_usd=limit.nano_usd,
+        limit_nano_usd=allowance.nano_usd,
         spent_nano_usd=counter.spent(limit.basis),
-        held_nano_usd=counter.held_nano_usd,
+        held_nano_usd=counter.held_nano_usd + allowance.tied,
         need_nano_usd=0,
         input_bound=0,
         resets_at=resets_at(period),

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from services.budget.core.admission import Rules, ppm, spent_refusal
+from services.budget.core.admission import Rules, ppm, resets_at, spent_refusal
 from services.budget.core.limits import Limit
 from services.budget.core.state import State
 from shared.contracts.budget import Balance, Changed, Decision
-from shared.contracts.ledger import Decided
+from shared.contracts.ledger import Decided, Lapsed
 from shared.contracts.message import Micros
 
 
@@ -32,6 +32,13 @@ def due(state: State, rules: Rules, scopes: Iterable[str], now: Micros) -> Itera
             )
 
 
+def lapses(state: State, limits: Iterable[Limit], now: Micros) -> Iterator[Lapsed]:
+    """Grants of these budgets that have ended. Apply each before asking for the next."""
+    for limit in limits:
+        if limit.allowances:
+            yield from limit.allowances.lapses(state, now)
+
+
 def blocked(state: State) -> list[str]:
     """Scopes that are blocked now."""
     return [scope for scope, decided in state.decisions.items() if decided.state == "block"]
@@ -50,6 +57,7 @@ def decision(state: State, rules: Rules, decided: Decided, now: Micros) -> Decis
 def balance(state: State, limit: Limit, now: Micros) -> Balance:
     """One budget as it stands."""
     period, counter = limit.now(state, now)
+    allowance = limit.allowance(state, period, now)
     decided = state.decisions.get(limit.block_scope)
     return Balance(
         budget_id=limit.id,
@@ -58,11 +66,13 @@ def balance(state: State, limit: Limit, now: Micros) -> Balance:
         period=limit.rule.period,
         period_id=period.id,
         mode=limit.rule.mode,
-        limit_nano_usd=limit.nano_usd,
+        limit_nano_usd=allowance.nano_usd,
         spent_nano_usd=counter.spent(limit.basis),
-        held_nano_usd=counter.held_nano_usd,
-        resets_at=spent_refusal(state, limit, now).resets_at,
+        held_nano_usd=counter.held_nano_usd + allowance.tied,
+        resets_at=resets_at(period),
         blocked=bool(decided and decided.state == "block" and decided.budget_id == limit.id),
+        rolled_over_nano_usd=allowance.rolled_over,
+        granted_nano_usd=allowance.granted,
     )
 
 
@@ -75,7 +85,7 @@ class Alerts:
     def crossed(self, state: State, limit: Limit, now: Micros) -> Changed | None:
         """The announcement when spend has passed another threshold of its period; upwards only."""
         period, counter = limit.now(state, now)
-        used = ppm(counter.spent(limit.basis), limit.nano_usd)
+        used = ppm(counter.spent(limit.basis), limit.allowance(state, period, now).nano_usd)
         reached = max((alert for alert in limit.rule.alerts_ppm if alert <= used), default=0)
         period_id, before = self._announced.get(limit.id, ("", 0))
         if period_id != period.id:

@@ -48,7 +48,7 @@ def judge(
         return Decided(None, no_budget(state, "too_late"))
     if ask.n in hold.extensions:
         return Decided(None, _granted(state, hold, hold.extensions[ask.n], 0))
-    booked = _booked(state, rules, hold)
+    booked = _booked(state, rules, hold, now)
     tokens, price = ask.output_tokens, _price(hold, ask.output_tokens)
     refusing = [each for each in booked if each.most < price]
     if refusing:
@@ -63,14 +63,13 @@ def judge(
     return Decided(event, _granted(state, hold, tokens, price))
 
 
-def _booked(state: State, rules: Rules, hold: Hold) -> list[_Booked]:
+def _booked(state: State, rules: Rules, hold: Hold, now: Micros) -> list[_Booked]:
     found = []
     for charge in hold.held.charges:
         limit = rules.catalogue.limit(charge.budget_id)
         if limit and limit.hard:
-            counter = state.counter(charge.budget_id, charge.period_id)
-            left = limit.nano_usd - counter.spent(limit.basis)
-            found.append(_Booked(limit, left - hold.nano_usd, left - counter.held_nano_usd))
+            left, free = limit.room(state, charge, hold.held.admitted_at, now)
+            found.append(_Booked(limit, left - hold.nano_usd, free))
     return found
 
 

@@ -7,13 +7,15 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
 
+from services.budget.core.allowance import Agenda, Allowance, Allowances
 from services.budget.core.periods import Calendar, Period
 from services.budget.core.rate_limits import RateRules
 from services.budget.core.state import Counter, State
-from shared.contracts.attribution import Principal
-from shared.contracts.config import BudgetRule, Customer, Key, Provider, Team
+from shared.contracts.attribution import Charge, Principal
+from shared.contracts.config import BudgetRule, Customer, Grant, Key, Provider, Team
 from shared.contracts.message import Micros, NanoUSD, Uid
 from shared.directory import Directory
+from shared.lifetimes import Lifetime
 from shared.rates import Basis, canonical
 
 _BASES: dict[str, Basis] = {"list": "list", "cost": "cost", "charge": "charge"}
@@ -32,18 +34,33 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Limit:
-    """One budget. block_scope: whom a spent one blocks at the edges; "" when only a RESERVE can tell."""
+    """One budget. block_scope: whom a spent one blocks at the edges; "" when only a RESERVE can tell.
 
-    __slots__ = ("basis", "block_scope", "calendar", "hard", "id", "nano_usd", "org", "rule", "scope", "scope_uid")
+    allowances: None where the rule's limit is all there is, which needs no working out.
+    """
 
-    def __init__(self, org: Uid, scope: str, scope_uid: Uid, rule: BudgetRule, calendar: Calendar) -> None:
+    __slots__ = (
+        *("basis", "block_scope", "calendar", "hard", "id", "org", "rule", "scope", "scope_uid"),
+        *("_fixed", "allowances"),
+    )
+
+    def __init__(
+        self,
+        org: Uid,
+        scope: str,
+        scope_uid: Uid,
+        rule: BudgetRule,
+        calendar: Calendar,
+        allowances: Allowances | None = None,
+    ) -> None:
         self.id = rule.id
         self.org = org
         self.scope = scope
         self.scope_uid = scope_uid
         self.rule = rule
         self.calendar = calendar
-        self.nano_usd: NanoUSD = rule.limit_nano_usd
+        self.allowances = allowances
+        self._fixed = Allowance(rule.limit_nano_usd)
         self.hard = rule.mode not in ("soft", "shadow")  # what is misspelt must not mean unlimited
         self.basis: Basis = _BASES.get(rule.basis, "cost")
         self.block_scope = f"{scope}:{scope_uid}" if self.hard and not rule.match and scope != "session" else ""
@@ -53,10 +70,23 @@ class Limit:
         period = self.calendar.at(now)
         return period, state.counter(self.id, period.id)
 
+    def allowance(self, state: State, period: Period, now: Micros) -> Allowance:
+        """What may be spent in this period, as things stand now."""
+        return self._fixed if self.allowances is None else self.allowances.at(state, period, now)
+
+    def room(self, state: State, charge: Charge, admitted_at: Micros, now: Micros) -> tuple[NanoUSD, NanoUSD]:
+        """What is left and what is free, as in admission.Room, for a hold that was booked on this charge at that instant."""
+        period = self.calendar.at(admitted_at)
+        if self.allowances and period.id == charge.period_id:
+            return self.allowances.room(state, period, now)
+        counter = state.counter(charge.budget_id, charge.period_id)
+        left = self._fixed.nano_usd - counter.spent(self.basis)
+        return left, left - counter.held_nano_usd
+
     def spent(self, state: State, now: Micros) -> bool:
         """Whether nothing at all is left, however little was asked for."""
-        _, counter = self.now(state, now)
-        return self.hard and counter.spent(self.basis) >= self.nano_usd
+        period, counter = self.now(state, now)
+        return self.hard and counter.spent(self.basis) >= self.allowance(state, period, now).nano_usd
 
     def matches(self, facts: Facts) -> bool:
         """A condition we do not know matches everything, so that the budget rather holds too much than nothing."""
@@ -122,21 +152,32 @@ class Catalogue:
         self.rates = RateRules(directory)
         self._key_of_config: dict[Uid, Uid] = {}
         self._members: dict[Uid, list[tuple[str, BudgetRule]]] = defaultdict(list)
+        self._grants: dict[str, list[Grant]] = defaultdict(list)
+        for entity in directory.entities.values():
+            if isinstance(entity, Grant):
+                self._grants[entity.budget_id].append(entity)
         for org, scope, uid, rule in directory.all_rules():
             if rule.per:
                 self._members[uid].append((org, rule))
             else:
-                self._add(Limit(org, scope, uid, rule, self._calendar(rule)))
+                self._add(self._limit(org, scope, uid, rule, directory.lifetimes.of_budget(rule.id)))
         for entity in directory.entities.values():
             if isinstance(entity, Key):
                 self._add_key(entity)
+        self.agenda = Agenda(
+            (at, limit.id) for limit in self.limits.values() if limit.allowances for at in limit.allowances.turns()
+        )
+
+    def _limit(self, org: Uid, scope: str, scope_uid: Uid, rule: BudgetRule, lifetime: Lifetime) -> Limit:
+        calendar, basis, grants = self._calendar(rule), _BASES.get(rule.basis, "cost"), self._grants.get(rule.id, ())
+        is_fixed = not grants and (not rule.rollover_cap_nano_usd or rule.period == "total")
+        allowances = None if is_fixed else Allowances(rule, basis, calendar, lifetime, grants)
+        return Limit(org, scope, scope_uid, rule, calendar, allowances)
 
     def _add(self, limit: Limit) -> None:
         self.limits[limit.id] = limit
         if limit.block_scope:
             self.by_scope[limit.block_scope].append(limit)
-        if limit.rule.rollover_cap_nano_usd:
-            self.not_enforced.add("rollover_cap_usd")
         if unknown := limit.rule.match.keys() - set(_MATCHES):
             self.not_enforced.update(f"match.{name}" for name in unknown)
 
@@ -147,9 +188,12 @@ class Catalogue:
                 self._add(self._member_limit(org, key, rule))
 
     def _member_limit(self, org: Uid, key: Key, rule: BudgetRule) -> Limit:
-        """A team's `per: member` budget as the cap of one of its keys."""
+        """A team's `per: member` budget as the cap of one of its keys; there since both are."""
         own = msgspec.structs.replace(rule, id=member_id(rule, key))
-        return Limit(org, "key", key.uid, own, self._calendar(rule))
+        lifetimes = self._directory.lifetimes
+        lifetime = lifetimes.of_budget(rule.id)
+        since = max(lifetime.since, lifetimes.made_at.get(key.uid, 0))
+        return self._limit(org, "key", key.uid, own, msgspec.structs.replace(lifetime, since=since))
 
     def _calendar(self, rule: BudgetRule) -> Calendar:
         """One object per calendar, so that a period is worked out once for all who share it."""

@@ -43,6 +43,7 @@ class Calendar:
         self._name = timezone
         self._anchor = date.fromisoformat(anchor) if anchor and anchor != "calendar" else None
         self._last = TOTAL if period == "total" else Period("", 0, 0)
+        self._before: dict[Micros, Period] = {}
 
     def at(self, now: Micros) -> Period:
         """The period that holds this instant."""
@@ -50,6 +51,13 @@ class Calendar:
         if not last.start <= now < last.end:
             last = self._last = self._find(now)
         return last
+
+    def before(self, period: Period) -> Period:
+        """The period that ended where this one began; not for `total`. Remembered: chains of them are walked again."""
+        found = self._before.get(period.start)
+        if found is None:
+            found = self._before[period.start] = self._find(period.start - 1)
+        return found
 
     def _find(self, now: Micros) -> Period:
         at = _EPOCH + timedelta(microseconds=now)

@@ -13,6 +13,7 @@ from shared.contracts.ledger import (
     EpochBegan,
     Extended,
     Held,
+    Lapsed,
     LedgerEvent,
     LimitsApplied,
     Spent,
@@ -79,6 +80,7 @@ class State(msgspec.Struct):
     marks: dict[tuple[str, str, str], Mark] = {}
     learned: Learned = msgspec.field(default_factory=Learned)
     rates: RateCounts = msgspec.field(default_factory=RateCounts)
+    lapsed: dict[str, NanoUSD] = {}  # grants that ended early -> what was used of them
 
     def counter(self, budget_id: str, period_id: str) -> Counter:
         """For reading: an untouched budget is empty."""
@@ -113,6 +115,8 @@ class State(msgspec.Struct):
                 self.marks.clear()  # a changed limit gives a cut conversation another chance
             case EpochBegan():
                 self.owner_epoch = event.owner_epoch
+            case Lapsed():
+                self.lapsed[event.grant] = event.used_nano_usd
 
     def _held(self, event: Held) -> None:
         old = self.holds.get(event.replaces_rid)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import msgspec
 import structlog
@@ -30,6 +31,7 @@ FULL_THRESHOLD_PPM = 1_000_000
 _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
 _granted = telemetry.budget_verdicts.labels("granted", "")
 _queued = telemetry.budget_verdicts.labels("queued", "")
+_MOST_LAPSED = 200  # grants that ended in one record
 _MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
 
 
@@ -94,6 +96,7 @@ class Owner:
         self._alerts = blocks.Alerts()
         self._undecided: dict[str, None] = {}  # scopes to look at, in order
         self._last_tick = self._latest = 0
+        self._turned = (-1, 0)  # of which revision's agenda everything is done, up to when
 
     def now(self) -> Micros:
         """The owner's clock, which never runs backwards: periods and thresholds would flicker."""
@@ -149,12 +152,14 @@ class Owner:
     def _decide(self, rules: Rules, now: Micros) -> Step:
         group = Group(self.state, self._line, rules, self._shard, now)
         step = Step(group)
+        turned = self._turn(group)
         turns.go_on(group)
         scopes = set(self._due_scopes(group))
         if self.state.config_rev != rules.catalogue.config_rev:
             group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
             scopes = {*rules.catalogue.by_scope, *self.state.decisions}
             turns.weigh_again(group)
+        scopes.update(turned)
         room = self._group_bytes
         while self._queue and (room > self._queue[0].bytes or not step.events):
             asked = self._queue.popleft()
@@ -173,6 +178,18 @@ class Owner:
         self._undecided.update(dict.fromkeys(scopes))
         self._decide_blocks(step, rules, now)
         return step
+
+    def _turn(self, group: Group) -> list[str]:
+        """Grants that have ended, before anything is decided by them. Returns scopes that time alone may have spent."""
+        catalogue, (rev, since) = group.rules.catalogue, self._turned
+        limits = _limits(group.rules, catalogue.agenda.between(since if rev == catalogue.config_rev else 0, group.now))
+        for lapsed in islice(blocks.lapses(self.state, limits, group.now), _MOST_LAPSED):
+            group.apply(lapsed)
+        if len(group.events) < _MOST_LAPSED:
+            self._turned = (catalogue.config_rev, group.now)
+        else:
+            self._wake.set()  # the next record takes more; until then they count for nothing
+        return [limit.block_scope for limit in limits]
 
     def _decide_blocks(self, step: Step, rules: Rules, now: Micros) -> None:
         """As many as a record takes; the next one goes on."""

@@ -41,6 +41,7 @@ class Applied(Answer, frozen=True, kw_only=True):
 class BudgetItem(Answer, frozen=True, kw_only=True):
     """One budget in its current period.
 
+    limit: what may be spent in all, rolled_over and granted included.
     remaining: what a call could hold now, max(0, limit - spent - held). scope_id, path: slug and path of its entity.
     forecast: spend at the end of the period at its pace so far; None where it cannot be told yet.
     utilization_ppm: (spent + held) of the limit in parts per million. resets_at: None, never.
@@ -66,6 +67,8 @@ class BudgetItem(Answer, frozen=True, kw_only=True):
     alerts_ppm: tuple[int, ...]
     resets_at: str | None
     blocked: bool
+    rolled_over_nano_usd: NanoUSD
+    granted_nano_usd: NanoUSD
 
 
 class Budgets(Answer, frozen=True, kw_only=True):
@@ -82,6 +85,33 @@ class BudgetChanged(Answer, frozen=True, kw_only=True):
     config_rev: int
     id: str
     budget: Budget
+    balance: BudgetItem | None
+
+
+class GrantView(Answer, frozen=True, kw_only=True):
+    """Money on top of one budget's limit. ended: it lapsed or was taken back; what was used of it by then stays."""
+
+    uid: str
+    budget_id: str
+    amount_nano_usd: NanoUSD
+    granted_at: Instant
+    expires_at: Instant
+    ended: bool
+    note: str
+    actor: str
+
+
+class Grants(Answer, frozen=True, kw_only=True):
+    """All that were ever given to one budget, the newest first."""
+
+    items: tuple[GrantView, ...]
+
+
+class GrantChanged(Answer, frozen=True, kw_only=True):
+    """balance: with the grant; None when budget had not applied it within a second."""
+
+    config_rev: int
+    grant: GrantView
     balance: BudgetItem | None
 
 

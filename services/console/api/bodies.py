@@ -63,6 +63,14 @@ class BudgetPatch(Strict, frozen=True, kw_only=True):
     queue_seconds: int | None = None
 
 
+class GrantBody(Strict, frozen=True, kw_only=True):
+    """Money on top of a limit. expires_at: RFC 3339 or a date (its start in UTC); empty, it lasts as long as its period."""
+
+    amount_usd: Usd
+    expires_at: str = ""
+    note: str = ""
+
+
 class RotateBody(Strict, frozen=True, kw_only=True):
     """How long the secrets so far go on working."""
 

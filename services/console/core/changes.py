@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from services.console.core.paths import kind_of, path_of
+from services.console.core.recount import warnings
 from shared.contracts.config import ConfigChanged, Entity
 from shared.directory import Directory
 
@@ -16,7 +17,10 @@ Action = Literal["create", "change", "delete", "keep"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a difference. keep: not in the file, but something below it is managed elsewhere."""
+    """One row of a difference. keep: not in the file, but something below it is managed elsewhere.
+
+    warnings: budgets whose count begins anew.
+    """
 
     action: Action
     kind: str
@@ -24,6 +28,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     uid: str
     fields: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class MadeSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,7 @@ def row(directory: Directory, action: Action, entity: Entity, path: str = "", fi
         path=path,
         uid=entity.uid,
         fields=fields,
+        warnings=warnings(directory.entities.get(entity.uid), entity) if action == "change" else (),
     )
 
 

@@ -10,6 +10,7 @@ from shared.contracts.config import (
     Credential,
     Customer,
     Entity,
+    Grant,
     Key,
     ModelRateLimits,
     Org,
@@ -50,6 +51,7 @@ def document(directory: Directory, org: Org) -> organisation.Organisation:
 
 def tree(directory: Directory, entity: Entity) -> Tree:
     """One entity without its children, as plain values of its part of the document."""
+    assert not isinstance(entity, Grant), "no document holds a grant"
     if isinstance(entity, PriceOverride):
         return prices.tree(directory, entity)
     if isinstance(entity, Provider):

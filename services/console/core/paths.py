@@ -4,20 +4,20 @@ from typing import TypeVar
 
 from services.console.core.problem import Invalid
 from services.console.core.rules import ProviderUid
-from shared.contracts.config import Customer, Entity, Key, Org, PriceOverride, Provider, Team
+from shared.contracts.config import Customer, Entity, Grant, Key, Org, PriceOverride, Provider, Team
 from shared.directory import Directory
 
 E = TypeVar("E", bound=Entity)
 
 
 def kind_of(entity: Entity) -> str:
-    """org, customer, team, key, provider or price."""
+    """org, customer, team, key, provider, price or grant."""
     return "price" if isinstance(entity, PriceOverride) else type(entity).__name__.lower()
 
 
 def slug_of(entity: Entity) -> str:
-    """The name among siblings; a price has none."""
-    if isinstance(entity, PriceOverride):
+    """The name among siblings; prices and grants have none."""
+    if isinstance(entity, PriceOverride | Grant):
         return ""
     return entity.name if isinstance(entity, Provider) else entity.id
 
@@ -44,13 +44,13 @@ def scope_name(directory: Directory, scope: str) -> str:
 
 
 def of_org(directory: Directory, org_uid: str) -> dict[tuple[str, str], Entity]:
-    """Everything of one organisation by (kind, path); prices, which have no name, by (price, uid)."""
+    """All that a document can hold of one organisation, by (kind, path); prices, which have no name, by (price, uid)."""
     found: dict[tuple[str, str], Entity] = {}
     for entity in directory.entities.values():
         if isinstance(entity, PriceOverride):
             if entity.org == org_uid:
                 found["price", entity.uid] = entity
-        elif not isinstance(entity, Org) and entity.org == org_uid:
+        elif not isinstance(entity, Org | Grant) and entity.org == org_uid:
             found[kind_of(entity), path_of(directory, entity)] = entity
     return found
 

@@ -35,6 +35,9 @@ def _rule(
 ) -> config.BudgetRule:
     if budget.per and scope in ("key", "provider_config"):
         raise Invalid(f"{at}.per", "`member` makes a cap for each key: it belongs on a team, a customer or the org")
+    rollover_cap = nano_usd(budget.rollover_cap_usd, f"{at}.rollover_cap_usd")
+    if rollover_cap and budget.period == "total":
+        raise Invalid(f"{at}.rollover_cap_usd", "a total never ends, so nothing can roll over")
     return config.BudgetRule(
         id=":".join(filter(None, (scope, scope_uid, budget.period, budget.name))),
         limit_nano_usd=nano_usd(budget.limit_usd, f"{at}.limit_usd"),
@@ -42,7 +45,7 @@ def _rule(
         name=budget.name,
         timezone=_timezone(budget.timezone, f"{at}.timezone"),
         anchor=_anchor(budget.anchor, f"{at}.anchor"),
-        rollover_cap_nano_usd=nano_usd(budget.rollover_cap_usd, f"{at}.rollover_cap_usd"),
+        rollover_cap_nano_usd=rollover_cap,
         mode=budget.mode,
         basis=budget.basis,
         alerts_ppm=tuple(sorted({fraction_ppm(alert) for alert in budget.alerts})),

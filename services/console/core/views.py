@@ -124,6 +124,8 @@ class Scopes:
             alerts_ppm=rule.alerts_ppm if rule else (),
             resets_at=rfc3339(balance.resets_at) or None,
             blocked=balance.blocked,
+            rolled_over_nano_usd=balance.rolled_over_nano_usd,
+            granted_nano_usd=balance.granted_nano_usd,
         )
 
     def path(self, uid: str) -> str:

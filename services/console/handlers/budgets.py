@@ -63,12 +63,13 @@ async def change(request: web.Request) -> web.Response:
             config_rev=done.config_rev,
             id=rule.id,
             budget=typed(organisation.Budget, describe.budget_tree(rule)),
-            balance=await _applied(request, rule.id, done.config_rev),
+            balance=await applied(request, rule.id, done.config_rev),
         )
     )
 
 
-async def _applied(request: web.Request, budget_id: str, config_rev: int) -> api.BudgetItem | None:
+async def applied(request: web.Request, budget_id: str, config_rev: int) -> api.BudgetItem | None:
+    """The balance once budget decides by this revision."""
     try:
         async with asyncio.timeout(APPLIED_WITHIN_SECONDS):
             while True:

@@ -5,7 +5,7 @@ from aiohttp import web
 
 from services.console import api
 from services.console.core.access import Need
-from services.console.handlers import budgets, entities, keys, live, organisation, reports, session, status
+from services.console.handlers import budgets, entities, grants, keys, live, organisation, reports, session, status
 from services.console.handlers.context import Handler
 from services.console.handlers.guard import guarded
 from services.console.handlers.idempotency import idempotent
@@ -146,6 +146,32 @@ ROUTES: tuple[Route, ...] = (
         need="write",
         body=api.BudgetPatch,
         answer=api.BudgetChanged,
+    ),
+    Route(
+        method="GET",
+        path=f"{V1}/budgets/{{id}}/grants",
+        handler=grants.listed,
+        summary="What was ever granted to a budget, the newest first",
+        answer=api.Grants,
+    ),
+    Route(
+        method="POST",
+        path=f"{V1}/budgets/{{id}}/grants",
+        handler=grants.give,
+        summary="Money on top of the limit: a top-up of a total, elsewhere for this period",
+        need="write",
+        body=api.GrantBody,
+        answer=api.GrantChanged,
+        status=201,
+        once=True,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{V1}/budgets/{{id}}/grants/{{uid}}",
+        handler=grants.take_back,
+        summary="End a grant now; what was used of it stays",
+        need="write",
+        answer=api.GrantChanged,
     ),
     Route(
         method="GET",

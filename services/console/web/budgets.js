@@ -112,7 +112,10 @@ function drawLine(line, item, now) {
 function drawSums(line, item) {
   const held = item.held_nano_usd > 0n ? ` + ${usd(item.held_nano_usd)} held` : "";
   setText(line.spentOf, `${usd(item.spent_nano_usd)}${held} of ${usd(item.limit_nano_usd)}`);
-  line.spentOf.title = `spent ${usdExact(item.spent_nano_usd)}, held ${usdExact(item.held_nano_usd)}`;
+  const onTop = [[item.granted_nano_usd, "granted"], [item.rolled_over_nano_usd, "rolled over"]].filter(([nano]) => nano > 0n);
+  const own = item.limit_nano_usd - onTop.reduce((sum, [nano]) => sum + nano, 0n);
+  const limit = onTop.length ? `, of ${[usdExact(own), ...onTop.map(([nano, word]) => `${usdExact(nano)} ${word}`)].join(" + ")}` : "";
+  line.spentOf.title = `spent ${usdExact(item.spent_nano_usd)}, held ${usdExact(item.held_nano_usd)}${limit}`;
   const over = item.spent_nano_usd - item.limit_nano_usd;
   setText(line.left, over > 0n ? `${usd(over)} over` : `${usd(item.remaining_nano_usd)} left`);
 }
