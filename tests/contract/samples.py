@@ -142,6 +142,7 @@ EVENTS = (
     ledger.Withdrawn(rid=RID, at=AT),
     ledger.Spent(rid=RID, budget_id="b", key=KEY, session="s", agent="", body_digest=b"", until=AT),
     ledger.Decided(scope=f"key:{KEY}", state="block", version=1, budget_id="b", at=AT),
+    ledger.Lapsed(grant=RID, budget_id="b", period_id="total", used_nano_usd=1, at=AT),
     ENTRY,
 )
 
@@ -223,6 +224,7 @@ SAMPLES: dict[str, Message] = {
                 credentials=(config.Credential(id="main", ref="env:ANTHROPIC_API_KEY"),),
             ),
             config.PriceOverride(uid=RID, org=ORG, models=("claude-*",), percent_ppm=-120_000),
+            config.Grant(uid=RID, org=ORG, budget_id=RULE.id, nano_usd=1, granted_at=AT, actor="admin"),
         ),
     ),
 }

@@ -1,0 +1,404 @@
+"""What a budget allows: its limit, what rolled over, what was granted."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from shared.contracts.budget import Denied, Extend, Granted
+from shared.contracts.config import Key
+from shared.contracts.ledger import Extended
+from tests.fixtures.budget import HOUR, USD, ask, organisation
+from tests.fixtures.budget import rule as budget
+from tests.fixtures.travel import Traveller, micros
+
+DAY = "key:key:day"
+TOTAL = "key:key:total"
+MILLI = USD // 1_000
+
+
+def rolling(limit_usd: float = 5, cap_usd: float = 3) -> Traveller:
+    rule = budget("key", limit_usd, "day", rollover_cap_nano_usd=round(cap_usd * USD))
+    return Traveller(organisation(key=[rule]), "2026-11-21T10:00:00Z")
+
+
+def prepaid(limit_usd: float = 0) -> Traveller:
+    return Traveller(organisation(key=[budget("key", limit_usd, "total")]), "2026-11-21T10:00:00Z")
+
+
+def rolled(desk: Traveller, budget_id: str = DAY) -> float:
+    return desk.allowance(budget_id).rolled_over / USD
+
+
+def allowed(desk: Traveller, budget_id: str = DAY) -> float:
+    return desk.allowance(budget_id).nano_usd / USD
+
+
+# Rollover
+
+
+def test_what_is_unused_rolls_over_up_to_the_cap() -> None:
+    desk = rolling()
+    desk.bill(4)
+    desk.at("2026-11-22T00:00:00Z")
+    assert (rolled(desk), allowed(desk)) == (1, 6)
+    desk.bill(0.5)
+    desk.at("2026-11-23T00:00:00Z")
+    assert (rolled(desk), allowed(desk)) == (3, 8)
+
+
+def test_nothing_rolls_over_from_before_the_budget_was_there() -> None:
+    desk = rolling()
+    assert rolled(desk) == 0
+    desk.at("2026-11-22T00:00:00Z")
+    assert rolled(desk) == 3
+
+
+def test_what_rolled_over_rolls_on_when_it_is_not_used() -> None:
+    desk = rolling(limit_usd=1, cap_usd=10)
+    for day in range(22, 26):
+        desk.at(f"2026-11-{day}T12:00:00Z")
+    assert rolled(desk) == 4
+    desk.bill(4.5)
+    desk.at("2026-11-26T12:00:00Z")
+    assert rolled(desk) == 0.5
+
+
+def test_a_period_that_was_overspent_takes_nothing_from_the_next() -> None:
+    desk = rolling()
+    desk.bill(9)
+    desk.at("2026-11-22T00:00:00Z")
+    assert (rolled(desk), allowed(desk)) == (0, 5)
+
+
+def test_a_late_line_takes_back_what_had_rolled_over() -> None:
+    desk = rolling()
+    desk.bill(3)
+    desk.at("2026-11-22T00:00:00Z")
+    assert rolled(desk) == 2
+    assert desk.bill(1.5, sent_at="2026-11-21T23:00:00Z").late
+    assert rolled(desk) == 0.5
+
+
+def test_a_late_line_may_block_what_lived_on_the_rollover() -> None:
+    desk = rolling()
+    desk.at("2026-11-22T00:00:00Z")
+    desk.bill(6)
+    assert desk.look() == []
+    desk.bill(4.5, sent_at="2026-11-21T23:00:00Z")
+    assert desk.look() == [("block", DAY)]
+
+
+def test_the_limit_of_a_past_period_is_the_one_that_was_in_force_at_its_end() -> None:
+    desk = rolling(limit_usd=1, cap_usd=100)
+    desk.at("2026-11-22T12:00:00Z")
+    desk.put(*organisation(key=[budget("key", 50, "day", rollover_cap_nano_usd=100 * USD)]))
+    assert (rolled(desk), allowed(desk)) == (1, 51)
+    desk.at("2026-11-23T12:00:00Z")
+    assert rolled(desk) == 51
+
+
+@pytest.mark.parametrize("change", [{"timezone": "Asia/Tokyo"}, {"anchor": "2026-11-18"}])
+def test_another_calendar_is_another_budget_from_which_nothing_rolls_over(change: dict[str, str]) -> None:
+    desk = rolling()
+    desk.at("2026-11-23T12:00:00Z")
+    assert rolled(desk) == 3
+    desk.put(*organisation(key=[budget("key", 5, "day", rollover_cap_nano_usd=3 * USD, **change)]))
+    assert rolled(desk) == 0
+
+
+def test_a_budget_that_was_taken_out_and_put_back_begins_again() -> None:
+    desk = rolling()
+    desk.at("2026-11-23T12:00:00Z")
+    desk.put(*organisation())
+    desk.put(*organisation(key=[budget("key", 5, "day", rollover_cap_nano_usd=3 * USD)]))
+    assert rolled(desk) == 0
+
+
+def test_a_total_rolls_over_nothing() -> None:
+    desk = Traveller(organisation(key=[budget("key", 5, "total", rollover_cap_nano_usd=USD)]), "2026-11-21T10:00:00Z")
+    desk.at("2027-11-21T10:00:00Z")
+    assert allowed(desk, TOTAL) == 5
+
+
+def test_a_member_has_a_rollover_since_its_key_was_made() -> None:
+    share = budget("team", 5, "day", per="member", rollover_cap_nano_usd=20 * USD)
+    desk = Traveller(organisation(team=[share]), "2026-11-21T10:00:00Z")
+    desk.at("2026-11-23T10:00:00Z")
+    desk.put(Key(uid="key3", org="org", customer="cus", team="team", id="dev3"))
+    assert rolled(desk, "team:team:day:member:key") == 10
+    assert rolled(desk, "team:team:day:member:key3") == 0
+
+
+def test_calls_in_flight_over_midnight_tie_what_they_may_still_take() -> None:
+    """What is tied is busy and not spent: it may come back any moment."""
+    desk = rolling(limit_usd=0.02, cap_usd=1)
+    desk.grant(ask("night"))
+    desk.at("2026-11-22T00:00:00Z")
+    assert desk.allowance(DAY)[:2] == (40 * MILLI, 20 * MILLI)
+    assert desk.allowance(DAY).tied == 11 * MILLI
+    balance = desk.balance(DAY)
+    assert (balance.held_nano_usd, balance.rolled_over_nano_usd) == (11 * MILLI, 20 * MILLI)
+    desk.grant(ask("one"))
+    desk.grant(ask("two"))
+    denied = desk.deny(ask("three", max_tokens=1_000))
+    assert (denied.reason, denied.held_nano_usd) == ("busy", 33 * MILLI)
+    desk.bill(0, rid="night")
+    desk.grant(ask("three"))
+
+
+def test_an_extension_of_yesterdays_call_leaves_what_is_in_use_today() -> None:
+    desk = rolling(limit_usd=0.02, cap_usd=1)
+    desk.grant(ask("night"))
+    desk.at("2026-11-22T00:00:00Z")
+    desk.grant(ask("day", max_tokens=2_400))  # 25 of the 29 that are free
+    most = desk.do(Extend(rid="night", n=1, output_tokens=401))
+    assert isinstance(most, Denied)
+    assert isinstance(desk.do(Extend(rid="night", n=2, output_tokens=400)), Granted)
+    assert desk.allowance(DAY).tied == 15 * MILLI
+
+
+# Grants
+
+
+def test_a_grant_lifts_the_block_and_counts_for_its_period_only() -> None:
+    desk = Traveller(organisation(key=[budget("key", 1, "day")]), "2026-11-21T10:00:00Z")
+    desk.bill(1)
+    assert desk.look() == [("block", DAY)]
+    desk.grant_usd(2, DAY)
+    assert desk.look() == [("unblock", DAY)]
+    assert (allowed(desk), desk.balance(DAY).granted_nano_usd) == (3, 2 * USD)
+    desk.at("2026-11-22T00:00:00Z")
+    assert allowed(desk) == 1
+
+
+def test_a_grant_does_not_roll_over_even_when_the_limit_does() -> None:
+    desk = rolling()
+    desk.grant_usd(10, DAY)
+    desk.bill(6)
+    desk.at("2026-11-22T00:00:00Z")
+    assert allowed(desk) == 5
+
+
+def test_a_limit_of_nothing_with_top_ups_is_prepaid() -> None:
+    desk = prepaid()
+    assert desk.look() == [("block", TOTAL)]
+    desk.grant_usd(10, TOTAL)
+    assert desk.look() == [("unblock", TOTAL)]
+    desk.bill(9)
+    desk.at("2027-06-01T00:00:00Z")
+    desk.grant_usd(5, TOTAL)
+    assert allowed(desk, TOTAL) == 15
+    desk.bill(6)
+    assert desk.look() == [("block", TOTAL)]
+
+
+def test_what_was_used_of_a_lapsed_top_up_stays_paid() -> None:
+    """Else it would be paid again out of the next one."""
+    desk = prepaid()
+    desk.grant_usd(10, TOTAL, "2026-12-01T00:00:00Z")
+    desk.bill(8)
+    desk.at("2026-12-01T00:00:00Z")
+    assert desk.balance(TOTAL).blocked
+    assert allowed(desk, TOTAL) == 8
+    desk.grant_usd(10, TOTAL)
+    assert allowed(desk, TOTAL) == 18
+    desk.bill(9.5)
+    assert allowed(desk, TOTAL) == 18
+
+
+def test_of_several_grants_the_one_that_ends_first_is_used_first() -> None:
+    desk = prepaid(limit_usd=1)
+    desk.grant_usd(4, TOTAL)
+    desk.grant_usd(4, TOTAL, "2026-12-01T00:00:00Z")
+    desk.grant_usd(4, TOTAL, "2026-11-25T00:00:00Z")
+    desk.bill(6)  # 1 of the limit, 4 of the third, 1 of the second
+    desk.at("2026-11-25T00:00:00Z")
+    assert allowed(desk, TOTAL) == 13
+    desk.at("2026-12-01T00:00:00Z")
+    assert allowed(desk, TOTAL) == 10
+    assert desk.state.lapsed == {"grant3": 4 * USD, "grant2": USD}
+
+
+def test_a_grant_that_was_taken_back_leaves_what_was_used_of_it() -> None:
+    desk = prepaid()
+    grant = desk.grant_usd(10, TOTAL)
+    desk.bill(4)
+    desk.take_back(grant)
+    assert allowed(desk, TOTAL) == 4
+    assert desk.balance(TOTAL).blocked
+
+
+def test_calls_in_flight_keep_what_they_hold_of_a_grant_that_ends() -> None:
+    desk = Traveller(organisation(key=[budget("key", 0, "day")]), "2026-11-21T10:00:00Z")
+    desk.grant_usd(1, DAY, "2026-11-21T11:00:00Z")
+    desk.grant(ask("r1"))
+    desk.at("2026-11-21T11:00:00Z")
+    assert desk.allowance(DAY).nano_usd == 11 * MILLI
+    assert desk.deny(ask("r2")).reason == "busy"
+    desk.bill(0.011, rid="r1")
+    assert desk.look() == [("block", DAY)]
+
+
+def test_two_owners_agree_on_a_grant_that_ended_while_nobody_looked() -> None:
+    desk = prepaid()
+    desk.grant_usd(10, TOTAL, "2026-12-01T00:00:00Z")
+    desk.bill(3)
+    desk.now = micros("2027-01-01T00:00:00Z")
+    assert allowed(desk, TOTAL) == 0  # until the owner has looked
+    desk.look()
+    assert allowed(desk, TOTAL) == 3
+    desk.look()
+    assert allowed(desk, TOTAL) == 3
+
+
+def test_a_grant_to_one_member_is_not_the_others() -> None:
+    desk = Traveller(organisation(team=[budget("team", 1, "day", per="member")]), "2026-11-21T10:00:00Z")
+    desk.grant_usd(2, "team:team:day:member:key")
+    assert allowed(desk, "team:team:day:member:key") == 3
+    assert allowed(desk, "team:team:day:member:key2") == 1
+
+
+def test_amounts_beyond_what_a_message_carries_are_cut() -> None:
+    desk = prepaid()
+    most = (1 << 63) - 1
+    desk.put(msgspec.structs.replace(desk.grant_usd(1, TOTAL), nano_usd=most, uid="more"))
+    assert desk.allowance(TOTAL).nano_usd == most
+
+
+def test_a_plain_limit_is_not_worked_out() -> None:
+    desk = Traveller(organisation(key=[budget("key", 5, "day")]), "2026-11-21T10:00:00Z")
+    assert desk.limit(DAY).allowances is None
+    assert desk.allowance(DAY) is desk.allowance(DAY)
+
+
+# Against an oracle
+
+ZONE = ZoneInfo("Australia/Lord_Howe")
+
+
+class RolloverMachine(RuleBasedStateMachine):
+    """One daily budget with rollover and grants, against a few dictionaries that are added up from the first day on."""
+
+    @initialize(limit=st.integers(0, 60), cap=st.integers(1, 150))
+    def begin(self, limit: int, cap: int) -> None:
+        self.limit, self.cap = limit * MILLI, cap * MILLI
+        made = budget("key", 0, "day", timezone=ZONE.key, rollover_cap_nano_usd=self.cap, hold="bound")
+        made = msgspec.structs.replace(made, limit_nano_usd=self.limit)
+        self.desk = Traveller(organisation(key=[made]), "2026-04-02T01:00:00Z")  # clocks go back on the 5th
+        self.first = self.day()
+        self.spent: dict[int, int] = defaultdict(int)
+        self.held: dict[str, tuple[int, int]] = {}
+        self.grants: dict[str, tuple[int, int, int]] = {}  # day, amount, end
+        self.paid: dict[str, int] = {}
+        self.rids = 0
+
+    def day(self, at: int = 0) -> int:
+        return (
+            (datetime(1970, 1, 1, tzinfo=ZoneInfo("UTC")) + timedelta(microseconds=at or self.desk.now))
+            .astimezone(ZONE)
+            .toordinal()
+        )
+
+    def used(self, day: int) -> int:
+        return self.spent[day] + sum(amount for on, amount in self.held.values() if on == day)
+
+    def arrives(self, day: int, held: bool) -> int:
+        """What rolls over into this day: forward from the first one, nothing clever."""
+        found = 0
+        for earlier in range(self.first, day):
+            left = self.limit + found - (self.used(earlier) if held else self.spent[earlier])
+            found = min(self.cap, max(0, left))
+        return found
+
+    def granted(self, day: int) -> int:
+        return sum(
+            amount if end > self.desk.now else self.paid.get(uid, 0)
+            for uid, (on, amount, end) in self.grants.items()
+            if on == day
+        )
+
+    def excess(self) -> dict[int, int]:
+        """By day, how far what is used lies above what was allowed."""
+        days = range(self.first, self.day() + 1)
+        return {day: self.used(day) - self.limit - self.arrives(day, True) - self.granted(day) for day in days}
+
+    def allowed_no_more_than(self, before: dict[int, int]) -> None:
+        for day, excess in self.excess().items():
+            assert excess <= max(0, before[day]), f"{excess} above what day {day - self.first} allows"
+
+    @rule(minutes=st.integers(1, 2_000))
+    def wait(self, minutes: int) -> None:
+        self.desk.now += minutes * HOUR // 60
+        today, before = self.day(), self.excess()
+        ended = [(end, uid) for uid, (on, _, end) in self.grants.items() if end <= self.desk.now and on == today]
+        for _, uid in sorted(ended):
+            if uid not in self.paid:
+                over = self.used(today) - self.limit - self.arrives(today, False)
+                over -= sum(self.paid.get(other, 0) for other, (on, _, _) in self.grants.items() if on == today)
+                self.paid[uid] = max(0, min(self.grants[uid][1], over))
+        self.desk.look()
+        self.allowed_no_more_than({day: max(0, before[day]) for day in before})
+
+    @rule(tokens=st.integers(1, 8_000))
+    def reserve(self, tokens: int) -> None:
+        self.rids += 1
+        before = self.excess()
+        answer = self.desk.do(ask(f"r{self.rids}", max_tokens=tokens))
+        if isinstance(answer, Granted):
+            self.held[f"r{self.rids}"] = (self.day(), answer.held_nano_usd)
+        self.allowed_no_more_than(before)
+
+    @precondition(lambda self: self.held)
+    @rule(index=st.integers(0, 9), tokens=st.integers(1, 4_000), n=st.integers(1, 5))
+    def extend(self, index: int, tokens: int, n: int) -> None:
+        rid = list(self.held)[index % len(self.held)]
+        before, events = self.excess(), len(self.desk.log)
+        self.desk.do(Extend(rid=rid, n=n, output_tokens=tokens))
+        for event in self.desk.log[events:]:
+            assert isinstance(event, Extended)
+            day, amount = self.held[rid]
+            self.held[rid] = (day, amount + event.nano_usd)
+        self.allowed_no_more_than(before)
+
+    @precondition(lambda self: self.held)
+    @rule(index=st.integers(0, 9), percent=st.sampled_from((0, 30, 100, 120)))
+    def close(self, index: int, percent: int) -> None:
+        rid = list(self.held)[index % len(self.held)]
+        day, amount = self.held.pop(rid)
+        cost = amount * percent // 100
+        self.desk.bill(cost / USD, rid=rid)
+        self.spent[day] += round(cost / USD * USD)
+
+    @rule(hours=st.integers(1, 60), milli=st.integers(1, 40))
+    def late(self, hours: int, milli: int) -> None:
+        """A line without a hold, of today or of a day before."""
+        sent_at = max(self.desk.now - hours * HOUR, micros("2026-04-02T01:00:00Z"))
+        self.desk.bill(milli / 1_000, sent_at=sent_at)
+        self.spent[self.day(sent_at)] += milli * MILLI
+
+    @rule(milli=st.integers(1, 50), hours=st.integers(1, 40))
+    def give(self, milli: int, hours: int) -> None:
+        end = self.desk.now + hours * HOUR + len(self.grants)  # no two end together
+        grant = self.desk.grant_usd(milli / 1_000, DAY, end)
+        self.grants[grant.uid] = (self.day(), milli * MILLI, end)
+
+    @invariant()
+    def the_core_and_the_oracle_agree(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        found, today = self.desk.allowance(DAY), self.day()
+        assert found.rolled_over == self.arrives(today, False)
+        assert found.rolled_over - found.tied == self.arrives(today, True)
+        assert found.granted == self.granted(today)
+        assert found.nano_usd == self.limit + found.rolled_over + found.granted
+        assert self.desk.booked(DAY) == (self.spent[today], self.used(today) - self.spent[today])
+
+
+TestRollover = RolloverMachine.TestCase
+TestRollover.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
