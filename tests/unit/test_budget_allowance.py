@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.contracts.budget import Denied, Extend, Granted
+from shared.contracts.budget import Denied, Extend, Granted, Queued
 from shared.contracts.config import Key
-from shared.contracts.ledger import Extended
+from shared.contracts.ledger import Entry, Extended, Held, Withdrawn
 from tests.fixtures.budget import HOUR, USD, ask, organisation
 from tests.fixtures.budget import rule as budget
 from tests.fixtures.travel import Traveller, micros
@@ -146,7 +146,7 @@ def test_calls_in_flight_over_midnight_tie_what_they_may_still_take() -> None:
     assert (balance.held_nano_usd, balance.rolled_over_nano_usd) == (11 * MILLI, 20 * MILLI)
     desk.grant(ask("one"))
     desk.grant(ask("two"))
-    denied = desk.deny(ask("three", max_tokens=1_000))
+    denied = desk.deny(ask("three", may_wait=False))
     assert (denied.reason, denied.held_nano_usd) == ("busy", 33 * MILLI)
     desk.bill(0, rid="night")
     desk.grant(ask("three"))
@@ -157,10 +157,22 @@ def test_an_extension_of_yesterdays_call_leaves_what_is_in_use_today() -> None:
     desk.grant(ask("night"))
     desk.at("2026-11-22T00:00:00Z")
     desk.grant(ask("day", max_tokens=2_400))  # 25 of the 29 that are free
-    most = desk.do(Extend(rid="night", n=1, output_tokens=401))
-    assert isinstance(most, Denied)
-    assert isinstance(desk.do(Extend(rid="night", n=2, output_tokens=400)), Granted)
+    assert isinstance(desk.do(Extend(rid="night", n=1, output_tokens=401)), Queued)  # until the one of today is over
+    assert isinstance(desk.do(Extend(rid="night", n=1, output_tokens=400)), Granted)
     assert desk.allowance(DAY).tied == 15 * MILLI
+
+
+def test_an_extension_of_yesterdays_call_waits_for_one_of_today() -> None:
+    desk = rolling(limit_usd=0.02, cap_usd=1)
+    desk.grant(ask("night"))
+    desk.at("2026-11-22T00:00:00Z")
+    desk.grant(ask("day", max_tokens=2_400))
+    desk.queue(Extend(rid="night", n=1, output_tokens=800))
+    desk.bill(0.021, rid="day")
+    granted = desk.told("night", 1)
+    assert isinstance(granted, Granted)
+    assert granted.held_output_tokens == 800
+    assert isinstance(desk.do(Extend(rid="night", n=2, output_tokens=10)), Denied)
 
 
 # Grants
@@ -240,7 +252,7 @@ def test_calls_in_flight_keep_what_they_hold_of_a_grant_that_ends() -> None:
     desk.grant(ask("r1"))
     desk.at("2026-11-21T11:00:00Z")
     assert desk.allowance(DAY).nano_usd == 11 * MILLI
-    assert desk.deny(ask("r2")).reason == "busy"
+    assert desk.deny(ask("r2", may_wait=False)).reason == "busy"
     desk.bill(0.011, rid="r1")
     assert desk.look() == [("block", DAY)]
 
@@ -296,7 +308,24 @@ class RolloverMachine(RuleBasedStateMachine):
         self.held: dict[str, tuple[int, int]] = {}
         self.grants: dict[str, tuple[int, int, int]] = {}  # day, amount, end
         self.paid: dict[str, int] = {}
-        self.rids = 0
+        self.rids = self.seen = 0
+
+    def take_in(self) -> None:
+        """What the ledger has by now. Whoever waited may have been served by the close of another."""
+        events, self.seen = self.desk.log[self.seen :], len(self.desk.log)
+        for event in events:
+            match event:
+                case Held():
+                    self.held[event.rid] = (self.day(event.admitted_at), event.nano_usd)
+                case Extended():
+                    day, amount = self.held[event.rid]
+                    self.held[event.rid] = (day, amount + event.nano_usd)
+                case Withdrawn():
+                    self.held.pop(event.rid, None)
+                case Entry():
+                    usage = event.usage.usage
+                    day, _ = self.held.pop(usage.rid, (self.day(usage.sent_at), 0))
+                    self.spent[day] += event.usage.cost_nano_usd
 
     def day(self, at: int = 0) -> int:
         return (
@@ -329,12 +358,14 @@ class RolloverMachine(RuleBasedStateMachine):
         return {day: self.used(day) - self.limit - self.arrives(day, True) - self.granted(day) for day in days}
 
     def allowed_no_more_than(self, before: dict[int, int]) -> None:
+        self.take_in()
         for day, excess in self.excess().items():
             assert excess <= max(0, before[day]), f"{excess} above what day {day - self.first} allows"
 
     @rule(minutes=st.integers(1, 2_000))
     def wait(self, minutes: int) -> None:
         self.desk.now += minutes * HOUR // 60
+        self.take_in()
         today, before = self.day(), self.excess()
         ended = [(end, uid) for uid, (on, _, end) in self.grants.items() if end <= self.desk.now and on == today]
         for _, uid in sorted(ended):
@@ -349,44 +380,37 @@ class RolloverMachine(RuleBasedStateMachine):
     def reserve(self, tokens: int) -> None:
         self.rids += 1
         before = self.excess()
-        answer = self.desk.do(ask(f"r{self.rids}", max_tokens=tokens))
-        if isinstance(answer, Granted):
-            self.held[f"r{self.rids}"] = (self.day(), answer.held_nano_usd)
+        self.desk.do(ask(f"r{self.rids}", max_tokens=tokens))
         self.allowed_no_more_than(before)
 
     @precondition(lambda self: self.held)
     @rule(index=st.integers(0, 9), tokens=st.integers(1, 4_000), n=st.integers(1, 5))
     def extend(self, index: int, tokens: int, n: int) -> None:
         rid = list(self.held)[index % len(self.held)]
-        before, events = self.excess(), len(self.desk.log)
+        before = self.excess()
         self.desk.do(Extend(rid=rid, n=n, output_tokens=tokens))
-        for event in self.desk.log[events:]:
-            assert isinstance(event, Extended)
-            day, amount = self.held[rid]
-            self.held[rid] = (day, amount + event.nano_usd)
         self.allowed_no_more_than(before)
 
     @precondition(lambda self: self.held)
     @rule(index=st.integers(0, 9), percent=st.sampled_from((0, 30, 100, 120)))
     def close(self, index: int, percent: int) -> None:
         rid = list(self.held)[index % len(self.held)]
-        day, amount = self.held.pop(rid)
-        cost = amount * percent // 100
-        self.desk.bill(cost / USD, rid=rid)
-        self.spent[day] += round(cost / USD * USD)
+        self.desk.bill(self.held[rid][1] * percent // 100 / USD, rid=rid)
+        self.take_in()
 
     @rule(hours=st.integers(1, 60), milli=st.integers(1, 40))
     def late(self, hours: int, milli: int) -> None:
         """A line without a hold, of today or of a day before."""
         sent_at = max(self.desk.now - hours * HOUR, micros("2026-04-02T01:00:00Z"))
         self.desk.bill(milli / 1_000, sent_at=sent_at)
-        self.spent[self.day(sent_at)] += milli * MILLI
+        self.take_in()
 
     @rule(milli=st.integers(1, 50), hours=st.integers(1, 40))
     def give(self, milli: int, hours: int) -> None:
         end = self.desk.now + hours * HOUR + len(self.grants)  # no two end together
         grant = self.desk.grant_usd(milli / 1_000, DAY, end)
         self.grants[grant.uid] = (self.day(), milli * MILLI, end)
+        self.take_in()
 
     @invariant()
     def the_core_and_the_oracle_agree(self) -> None:

@@ -49,7 +49,7 @@ def test_a_hold_lives_through_the_roll_and_posts_in_its_own_period(
     desk.bill(0.02)
     desk.grant_usd(0.001, name)  # all of it is in use, and it is gone with the period
     assert desk.look() == []
-    assert desk.deny(ask("full")).reason == "busy"
+    assert desk.deny(ask("full", may_wait=False)).reason == "busy"
 
     desk.at(micros(last) + SECOND)
     balance = desk.balance(name)
