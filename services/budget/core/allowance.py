@@ -49,7 +49,8 @@ class Allowances:
     def at(self, state: State, period: Period, now: Micros) -> Allowance:
         """In this period, as things stand now."""
         rolled_over, tied = self._rolled_over(state, period) if self._cap else (0, 0)
-        granted = sum(_left_of(state, grant, now) for grant in self._of(period))
+        granted = sum(grant.nano_usd for grant in self._of(period) if now < _end(grant))
+        granted += sum(used for _, used in self._ended(state, period, rolled_over, now))
         total = min(_MOST, self._limit + rolled_over + granted)
         return Allowance(total, rolled_over, granted, tied)
 
@@ -74,28 +75,33 @@ class Allowances:
         return room
 
     def lapses(self, state: State, now: Micros) -> Iterator[Lapsed]:
-        """Grants that have ended in a period that has not. Apply each before asking for the next."""
-        for grant in self._grants:
-            period = self._calendar.at(grant.granted_at)
-            if _end(grant) > now or period.end <= now or grant.uid in state.lapsed:
-                continue
-            counter = state.counter(self._id, period.id)
-            used = counter.spent(self._basis) + counter.held_nano_usd - self._limit
-            used -= self._rolled_over(state, period)[0] if self._cap else 0
-            used -= sum(state.lapsed.get(other.uid, 0) for other in self._of(period))
-            yield Lapsed(
-                grant=grant.uid,
-                budget_id=self._id,
-                period_id=period.id,
-                used_nano_usd=max(0, min(grant.nano_usd, used)),
-                at=now,
-            )
+        """Grants of the present period that have ended and are not known to have."""
+        period = self._calendar.at(now)
+        rolled_over, _ = self._rolled_over(state, period) if self._cap else (0, 0)
+        for grant, used in self._ended(state, period, rolled_over, now):
+            if grant.uid not in state.lapsed:
+                yield Lapsed(grant=grant.uid, budget_id=self._id, period_id=period.id, used_nano_usd=used, at=now)
 
     def turns(self) -> Iterator[Micros]:
         """When grants stop to count, so that time alone may make this budget a spent one."""
         for grant in self._grants:
             if (at := min(_end(grant), self._calendar.at(grant.granted_at).end)) != NEVER:
                 yield at
+
+    def _ended(
+        self, state: State, period: Period, rolled_over: NanoUSD, now: Micros
+    ) -> Iterator[tuple[Grant, NanoUSD]]:
+        """Grants of this period that have ended, and what was used of each: as recorded, else as it stands."""
+        ended = [grant for grant in self._of(period) if _end(grant) <= now]
+        counter = state.counter(self._id, period.id)
+        over = counter.spent(self._basis) + counter.held_nano_usd - self._limit - rolled_over
+        over -= sum(state.lapsed.get(grant.uid, 0) for grant in ended)
+        for grant in ended:
+            used = state.lapsed.get(grant.uid)
+            if used is None:
+                used = max(0, min(grant.nano_usd, over))
+                over -= used
+            yield grant, used
 
     def _left(self, state: State, period: Period, now: Micros, *, held: bool) -> NanoUSD:
         counter, allowance = state.counter(self._id, period.id), self.at(state, period, now)
@@ -174,8 +180,3 @@ class Agenda:
 
 def _end(grant: Grant) -> Micros:
     return grant.expires_at or NEVER
-
-
-def _left_of(state: State, grant: Grant, now: Micros) -> NanoUSD:
-    """All of it while it lasts; then what was used of it."""
-    return grant.nano_usd if now < _end(grant) else state.lapsed.get(grant.uid, 0)

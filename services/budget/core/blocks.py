@@ -33,10 +33,10 @@ def due(state: State, rules: Rules, scopes: Iterable[str], now: Micros) -> Itera
 
 
 def lapses(state: State, limits: Iterable[Limit], now: Micros) -> Iterator[Lapsed]:
-    """Grants of these budgets that have ended. Apply each before asking for the next."""
+    """Grants of these budgets that have ended and are not known to have; to be applied before anything else is decided."""
     for limit in limits:
         if limit.allowances:
-            yield from limit.allowances.lapses(state, now)
+            yield from list(limit.allowances.lapses(state, now))
 
 
 def blocked(state: State) -> list[str]:

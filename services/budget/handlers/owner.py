@@ -188,7 +188,7 @@ class Owner:
         if len(group.events) < _MOST_LAPSED:
             self._turned = (catalogue.config_rev, group.now)
         else:
-            self._wake.set()  # the next record takes more; until then they count for nothing
+            self._wake.set()  # the next record takes more; until then they count by what is used of them now
         return [limit.block_scope for limit in limits]
 
     def _decide_blocks(self, step: Step, rules: Rules, now: Micros) -> None:
