@@ -12,6 +12,7 @@ COMMANDS = {
     "connect": "Point Claude Code to this gateway.",
     "apply": "Apply an organisation file.",
     "get": "Show what is governed.",
+    "budgets": "Balances, grants and top-ups.",
     "keys": "Make, rotate, revoke and list virtual keys.",
     "usage": "Spend and tokens by group.",
     "requests": "The log of client requests.",

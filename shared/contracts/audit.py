@@ -10,7 +10,7 @@ class AuditEntry(Part, frozen=True, kw_only=True):
     """One decision or change.
 
     action: admitted, refused, rejected, unavailable, block, unblock, created, changed, deleted, epoch_began,
-        step_down, log_replaced.
+        step_down, log_replaced, lapsed (a grant that ended).
     subject: what it is about (`key:<uid>`, `budget:<id>`, …). actor: who did it (`key:<uid>`, `admin`, `owner`, …).
     source: the log and sequence it was read from. details: plain values, never prompt text or secrets.
     """

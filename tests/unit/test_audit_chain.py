@@ -10,9 +10,9 @@ from services.audit.core.chain import PAGE_BYTES, Broken, Read, Tail, Verified, 
 from services.audit.core.entries import ConfigChanges, of_commit, of_request
 from shared.contracts.attribution import Charge, Principal
 from shared.contracts.audit import AuditEntry, AuditPage
-from shared.contracts.config import BudgetRule, ConfigChanged, Key, Secret
+from shared.contracts.config import BudgetRule, ConfigChanged, Grant, Key, Secret
 from shared.contracts.edge import RequestCompleted
-from shared.contracts.ledger import Commit, Decided, EpochBegan, Held
+from shared.contracts.ledger import Commit, Decided, EpochBegan, Held, Lapsed
 from shared.contracts.message import Decoder
 from shared.contracts.streams import CONFIG, LEDGER, Position
 
@@ -210,3 +210,21 @@ def test_a_change_set_is_told_when_it_is_whole_with_fields_and_limits_but_no_sec
     assert created[0].source == CONFIG
     told = repr(created + changed + deleted)
     assert not any(word in told for word in ("asha", "secret-hash", "vk-abcd"))
+
+
+def test_who_granted_how_much_is_told_and_what_was_used_when_it_ended_but_no_note() -> None:
+    grant = Grant(uid="G", org="O", budget_id="key:K:day", nano_usd=7, granted_at=1, actor="admin", note="for asha")
+    made = ConfigChanges().fold(ConfigChanged(config_rev=1, at=1, actor="admin", puts=(grant,), reason="grant"), 1)
+    assert made is not None
+    (told,) = made
+    assert (told.action, told.subject, told.actor, told.org) == ("created", "grant:G", "admin", "O")
+    assert (told.details["budget_id"], told.details["nano_usd"], told.details["expires_at"]) == ("key:K:day", 7, 0)
+    assert "asha" not in repr(told)
+    ended = Lapsed(grant="G", budget_id="key:K:day", period_id="total", used_nano_usd=3, at=2)
+    record = Commit(shard="0", owner_epoch=1, at=2, digest=b"", priced=Position(), events=(ended,))
+    (told,) = of_commit(record, 9)
+    assert (told.action, told.subject, told.details) == (
+        "lapsed",
+        "grant:G",
+        {"budget_id": "key:K:day", "used_nano_usd": 3},
+    )

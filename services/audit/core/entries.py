@@ -3,7 +3,7 @@
 from shared.contracts.audit import AuditEntry
 from shared.contracts.config import BudgetRule, ConfigChanged, Entity, Grant, Key, Org, PriceOverride
 from shared.contracts.edge import RequestCompleted
-from shared.contracts.ledger import Commit, Decided, EpochBegan, Held
+from shared.contracts.ledger import Commit, Decided, EpochBegan, Held, Lapsed
 from shared.contracts.streams import CONFIG, LEDGER, REQUESTS
 from shared.directory import Directory
 
@@ -15,7 +15,7 @@ Details = dict[str, str | int | bool]
 
 
 def of_commit(commit: Commit, seq: int) -> tuple[AuditEntry, ...]:
-    """Admissions, blocks and changes of owner in one record of LEDGER."""
+    """Admissions, blocks, ended grants and changes of owner in one record of LEDGER."""
     found: list[AuditEntry] = []
     for event in commit.events:
         if isinstance(event, Held):
@@ -25,6 +25,9 @@ def of_commit(commit: Commit, seq: int) -> tuple[AuditEntry, ...]:
             found.append(
                 _entry(event.at, event.state, f"budget:{event.budget_id}", "owner", (LEDGER, seq), details=details)
             )
+        elif isinstance(event, Lapsed):
+            details = {"budget_id": event.budget_id, "used_nano_usd": event.used_nano_usd}
+            found.append(_entry(event.at, "lapsed", f"grant:{event.grant}", "owner", (LEDGER, seq), details=details))
         elif isinstance(event, EpochBegan):
             details = {"owner_epoch": event.owner_epoch}
             found.append(

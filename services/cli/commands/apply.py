@@ -1,5 +1,6 @@
 """`sluicegate apply`"""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,20 @@ def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, t
         output.show_json(answer)
         return
     output.show(answer["changes"], CHANGES, as_json=False, empty="nothing to change")
+    for line in warnings(answer["changes"]):
+        print(line)
     if answer.get("secrets"):
         output.console().print()
         output.show(answer["secrets"], SECRETS, as_json=False)
     if routed != text:
         print(f"\nwithout ANTHROPIC_API_KEY, Anthropic's traffic stays with the simulator at {simulator_url}")
     print("\nnothing was changed: a dry run" if dry_run else f"\nin force as revision {answer['config_rev']}")
+
+
+def warnings(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Budgets whose count begins anew, which hardly anybody means to."""
+    found = [f"! {row['path']}: {told}" for row in changes for told in row.get("warnings", ())]
+    return ["", *found] if found else []
 
 
 def _routed(text: str, name: str, simulator_url: str) -> str:
