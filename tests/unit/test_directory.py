@@ -16,6 +16,7 @@ from shared.contracts.config import (
     Team,
 )
 from shared.directory import Directory, allows
+from shared.lifetimes import Lifetime
 
 ORG = Org(uid="o", id="default", contact="platform@acme.example")
 CUSTOMER = Customer(uid="c", org="o", id="acme", tags={"a": "customer", "b": "customer"})
@@ -108,3 +109,40 @@ def test_two_keys_may_exchange_their_secrets_in_one_change_set() -> None:
     )
     found = [directory.key_of_secret(secret) for secret in (b"h2", b"h")]
     assert [key.uid for key, _ in filter(None, found)] == ["k", "k2"]
+
+
+def test_a_budget_is_as_old_as_its_calendar_and_remembers_its_limits() -> None:
+    found = Directory()
+
+    def team(at: int, *budgets: BudgetRule, more: bool = False, rev: int = 0) -> None:
+        made = Team(uid="T", org="O", customer="C", id="platform", budgets=budgets)
+        found.apply(ConfigChanged(config_rev=rev or at, at=at, actor="test", puts=(made,), more=more))
+
+    day = BudgetRule(id="team:T:day", limit_nano_usd=5, period="day")
+    team(1, day)
+    team(2, msgspec.structs.replace(day, limit_nano_usd=9), rev=2, more=True)  # broken off: it never came into force
+    team(3, day)
+    team(4, msgspec.structs.replace(day, mode="soft"))
+    assert found.lifetimes.of_budget(day.id) == Lifetime(1, ((1, 5),))
+    team(5, msgspec.structs.replace(day, limit_nano_usd=7))
+    assert found.lifetimes.of_budget(day.id) == Lifetime(1, ((1, 5), (5, 7)))
+    team(6, msgspec.structs.replace(day, limit_nano_usd=7, timezone="Asia/Tokyo"))
+    assert found.lifetimes.of_budget(day.id) == Lifetime(6, ((6, 7),))
+    team(7)
+    team(8, day)
+    assert found.lifetimes.of_budget(day.id).since == 8
+    assert found.lifetimes.made_at == {"T": 1}
+    found.apply(ConfigChanged(config_rev=9, at=9, actor="test", deletes=("T",)))
+    assert (found.lifetimes.of_budget(day.id), found.lifetimes.made_at) == (Lifetime(), {})
+
+
+def test_of_a_budget_that_is_changed_all_the_time_the_newest_limits_are_kept() -> None:
+    found = Directory()
+    for at in range(1, 200):
+        rule = BudgetRule(id="team:T:day", limit_nano_usd=at, period="day")
+        made = Team(uid="T", org="O", customer="C", id="platform", budgets=(rule,))
+        # the clock is set back half-way
+        found.apply(ConfigChanged(config_rev=at, at=at if at < 100 else at - 50, actor="test", puts=(made,)))
+    limits = found.lifetimes.of_budget("team:T:day").limits
+    assert (len(limits), limits[-1]) == (64, (149, 199))
+    assert list(limits) == sorted(limits)
