@@ -120,6 +120,15 @@ def test_a_budget_that_was_taken_out_and_put_back_begins_again() -> None:
     assert rolled(desk) == 0
 
 
+def test_what_was_unused_a_thousand_periods_ago_is_forgotten() -> None:
+    rule = budget("key", 1, "hour", rollover_cap_nano_usd=5_000 * USD)
+    desk = Traveller(organisation(key=[rule]), "2026-01-01T00:00:00Z")
+    desk.at(desk.now + 999 * HOUR)
+    assert rolled(desk, rule.id) == 999
+    desk.at(desk.now + 500 * HOUR)
+    assert rolled(desk, rule.id) == 1_000
+
+
 def test_a_total_rolls_over_nothing() -> None:
     desk = Traveller(organisation(key=[budget("key", 5, "total", rollover_cap_nano_usd=USD)]), "2026-11-21T10:00:00Z")
     desk.at("2027-11-21T10:00:00Z")

@@ -15,7 +15,7 @@ from shared.contracts.ledger import Lapsed
 from shared.contracts.message import Micros, NanoUSD
 from shared.lifetimes import Lifetime
 
-MOST_PERIODS = 10_000  # of a chain of periods, more than a year of hours; what was unused before them is forgotten
+MOST_PERIODS = 1_000  # that are looked back on, six weeks of hours: a cap that is never reached must not slow the shard
 _MOST: NanoUSD = (1 << 63) - 1  # what a message can carry
 
 
