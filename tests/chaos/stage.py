@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 import clickhouse_connect.driver.exceptions
 import msgspec
 
@@ -62,9 +63,16 @@ class Stage(msgspec.Struct, kw_only=True):
             os.kill(pid, signal.SIGCONT)
 
     async def traffic(
-        self, seconds: float | None = None, clients: int = 64, directives: str = SLOWLY, seed: int = 0, **more: object
+        self,
+        seconds: float | None,
+        clients: int,
+        directives: str = SLOWLY,
+        *,
+        seed: int = 0,
+        patience: int = 200,
+        **more: object,
     ) -> Summary:
-        """Clients that ask again where they are not answered."""
+        """Clients that ask again so often where they are not answered."""
         target = Target(base_url=self.up.base_url, keys=KEYS)
 
         def progress(done: Done, _: Summary) -> None:
@@ -76,11 +84,18 @@ class Stage(msgspec.Struct, kw_only=True):
             seconds=seconds,
             concurrency=clients,
             seed=seed,
-            patience=200,
+            patience=patience,
             directives=directives,
             progress=progress,
             **more,  # type: ignore[arg-type]  # by name, as `simulate` takes them
         )
+
+    async def live_attempts(self) -> int:
+        """Between the grant and their end, as the edge tells."""
+        port = self.up.ports["http"]["edge"]
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return int(float(next(line.split()[1] for line in lines if line.startswith("sluicegate_edge_live_attempts "))))
 
     async def at_rest(self, seconds: float = REST_SECONDS) -> None:
         """Nothing is held, all that was sent has its row, and nothing has moved for two seconds."""
