@@ -21,7 +21,7 @@ class Broken(AssertionError):
 class Figures(msgspec.Struct, kw_only=True):
     """What a run came to. Differences: booked less billed, nano-USD.
 
-    whole: answers that clients saw to their end. unbilled: attempts that are booked, flagged, and on no bill.
+    whole: answers that clients saw to their end. whole_exact: those that are settled without an estimate. unbilled: attempts that are booked, flagged, and on no bill.
     excess_nano_usd: by how much counters stood above a hard cap at worst, all of it booked as overruns.
     """
 
@@ -37,6 +37,7 @@ class Figures(msgspec.Struct, kw_only=True):
     flagged_difference: int = 0
     unbilled: int = 0
     whole: int = 0
+    whole_exact: int = 0
     excess_nano_usd: int = 0
 
     def report(self) -> str:
@@ -45,7 +46,8 @@ class Figures(msgspec.Struct, kw_only=True):
             f"entries − rows: {self.entries} − {self.rows} = {self.entries - self.rows}; duplicates: {self.duplicates}; "
             f"money over {self.exact} unflagged attempts ({self.exact_nano_usd} nano-USD): {self.exact_difference}; "
             f"over {self.flagged} flagged ones: {self.flagged_difference} nano-USD, {self.unbilled} of them on no bill; "
-            f"{self.whole} answers seen whole by clients, all of them settled exactly; "
+            f"answers seen whole by clients − settled exactly: {self.whole} − {self.whole_exact} = "
+            f"{self.whole - self.whole_exact}; "
             f"above hard caps: {self.excess_nano_usd}"
         )
 
@@ -142,8 +144,10 @@ class Judge:
             self._fail(f"P1: {rid} is closed by {[entry.kind for entry in entries]}")
         if any(after.corrects != before.event_id for before, after in pairwise(entries)):
             self._fail(f"P1: a correction of {rid} corrects another entry")
-        if attempt.usage.sent_at and (not attempt.held or attempt.usage.ungoverned):
-            self._fail(f"P3: {rid} was sent ungoverned under a hard budget")
+        if attempt.usage.sent_at and not attempt.held:
+            self._fail(f"P3: {rid} was sent, and the ledger has no hold for it")
+        if attempt.usage.ungoverned:
+            self._fail(f"P3: {rid} was admitted ungoverned under hard budgets")
 
     def _stored_once(self) -> None:
         """Records keep their ids, so what was published again is stored once; and none is missing."""
@@ -179,8 +183,10 @@ class Judge:
         figures, usage = self.figures, attempt.usage
         if upstream_id in self._whole:
             figures.whole += 1
-            if usage.kind != "settled" or usage.estimated:
-                self._fail(f"P7: {rid} was seen whole by its client and stands as {attempt.entries[-1].kind}, {usage}")
+            if usage.kind == "settled" and not usage.estimated:
+                figures.whole_exact += 1
+            else:
+                self._fail(f"P7: {rid} was seen whole by its client and stands as {attempt.entries[-1].kind}")
         if usage.estimated:
             figures.flagged += 1
             figures.flagged_difference += attempt.stands - billed
@@ -189,7 +195,7 @@ class Judge:
         figures.exact_nano_usd += billed
         figures.exact_difference += attempt.stands - billed
         if attempt.stands != billed:
-            self._fail(f"P2: {rid} stands at {attempt.stands}, billed {billed}: {usage}")
+            self._fail(f"P2: {rid} stands at {attempt.stands}, billed {billed}: {usage.outcome}, {usage.lines}")
 
     def _rows(self) -> None:
         """P5."""

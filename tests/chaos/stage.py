@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import clickhouse_connect.driver.exceptions
@@ -89,6 +90,10 @@ class Stage(msgspec.Struct, kw_only=True):
             progress=progress,
             **more,  # type: ignore[arg-type]  # by name, as `simulate` takes them
         )
+
+    def bill_lines(self) -> list[dict[str, Any]]:
+        """The provider's, as far as it is written."""
+        return money.bill_lines(self.bill)
 
     async def live_attempts(self) -> int:
         """Between the grant and their end, as the edge tells."""
