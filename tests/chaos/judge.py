@@ -11,7 +11,7 @@ from shared.contracts.edge import UsageRecorded
 from shared.contracts.ledger import Entry, Extended, Held, LedgerEvent, TruedUp, Withdrawn
 from tests.chaos.books import Books
 
-MOST_TOLD = 20
+MOST_TOLD = 5  # of each promise
 
 
 class Broken(AssertionError):
@@ -21,7 +21,8 @@ class Broken(AssertionError):
 class Figures(msgspec.Struct, kw_only=True):
     """What a run came to. Differences: booked less billed, nano-USD.
 
-    whole: answers that clients saw to their end. whole_exact: those that are settled without an estimate. unbilled: attempts that are booked, flagged, and on no bill.
+    whole: answers that clients saw to their end. whole_exact: those that are settled without an estimate.
+    unbilled: attempts that are booked, flagged, and on no bill.
     excess_nano_usd: by how much counters stood above a hard cap at worst, all of it booked as overruns.
     """
 
@@ -91,9 +92,7 @@ class Judge:
             self._money()
             self._rows()
         if self._broken:
-            more = len(self._broken) - MOST_TOLD
-            told = [*self._broken[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])]
-            raise Broken("\n".join((*told, self.figures.report())))
+            raise Broken("\n".join((*_told(self._broken), self.figures.report())))
         return self.figures
 
     def _fail(self, why: str) -> None:
@@ -170,6 +169,7 @@ class Judge:
         figures.billed = len(books.bill)
         for line, rid in zip(books.bill, matched, strict=True):
             if rid is None:
+                figures.whole += line["request_id"] in self._whole
                 self._fail(f"P1: the bill has an attempt without an entry: {line['request_id']} {line['outcome']}")
                 continue
             figures.closed += 1
@@ -266,6 +266,19 @@ class Counters:
                 self.excess = max(self.excess, self._used[key] - cap)
 
 
+def _told(broken: Sequence[str]) -> list[str]:
+    """The first few of each promise, and how many there are."""
+    by_promise: dict[str, list[str]] = defaultdict(list)
+    for why in broken:
+        by_promise[why.partition(":")[0]].append(why)
+    found: list[str] = []
+    for promise, reasons in by_promise.items():
+        found += reasons[:MOST_TOLD]
+        if len(reasons) > MOST_TOLD:
+            found.append(f"{promise}: {len(reasons)} in all")
+    return found
+
+
 def _match(bill: Sequence[Mapping[str, str]], closed: Mapping[str, Attempt]) -> list[str | None]:
     """The rid of each line. An edge that died before it saw an answer knows no upstream id: then the body tells, of which
     no two requests have the same, though one request may have been sent again.
@@ -279,8 +292,6 @@ def _match(bill: Sequence[Mapping[str, str]], closed: Mapping[str, Attempt]) -> 
             unseen[attempt.usage.body_digest.hex()].append(rid)
     found: list[str | None] = []
     for line in bill:
-        rid = by_upstream.get(line["request_id"])
-        if rid is None and (waiting := unseen[line["body_digest"]]):
-            rid = waiting.pop(0)
-        found.append(rid)
+        waiting = unseen[line["body_digest"]]
+        found.append(by_upstream.get(line["request_id"]) or (waiting.pop(0) if waiting else None))
     return found

@@ -19,14 +19,14 @@ async def test_kill_9_of_random_processes_under_load_changes_none_of_the_promise
     print(f"\nkill loop: CHAOS_SEED={seed} CHAOS_SECONDS={length.seconds():.0f}")  # noqa: T201 # to run it again
     async with stage(tmp_path) as it:
         traffic = asyncio.create_task(it.traffic(length.seconds() + 2, CLIENTS, seed=seed))
-        killed = await _kills(it, random.Random(seed), length.seconds())
+        killed = await kills(it, random.Random(seed), length.seconds())
         summary = await traffic
         figures = await it.judged()
     print(f"killed {dict(killed)}; {summary.results} {summary.statuses}; {figures.report()}")  # noqa: T201 # figures to report
     assert figures.exact > 10 * length.seconds(), "too little traffic to prove anything"
 
 
-async def _kills(it: Stage, dice: random.Random, seconds: float) -> Counter[str]:
+async def kills(it: Stage, dice: random.Random, seconds: float) -> Counter[str]:
     """The supervisor starts each of them again meanwhile."""
     killed: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
@@ -37,5 +37,3 @@ async def _kills(it: Stage, dice: random.Random, seconds: float) -> Counter[str]
         it.kill(service)
         killed[service] += 1
     return killed
-
-

@@ -37,8 +37,12 @@ class Catch(msgspec.Struct, frozen=True):
 _POWER = "test_power.py::test_"
 _SCHEDULE = "test_schedules.py::test_"
 CATCHES = {
-    "broker_sync": Catch(f"{_POWER}after_a_power_cut_under_load_nothing_acknowledged_is_lost", r"P1: the bill has an", True),
-    "spool_sync": Catch(f"{_POWER}an_answer_that_its_client_has_seen_whole_is_on_the_edges_own_disk", r"P7: .* whole", True),
+    "broker_sync": Catch(
+        f"{_POWER}after_a_power_cut_under_load_nothing_acknowledged_is_lost", r"P1: the bill has an", True
+    ),
+    "spool_sync": Catch(
+        f"{_POWER}an_answer_that_its_client_has_seen_whole_is_on_the_edges_own_disk", r"P7: .* whole", True
+    ),
     "message_ids": Catch(
         f"{_SCHEDULE}what_is_published_again_after_a_lost_acknowledgement_is_stored_once", r"P7: .* was stored twice"
     ),
@@ -79,7 +83,9 @@ async def caught(mutant: str, catch: Catch, turn: asyncio.Semaphore) -> bool:
     if code == 1 and found:
         say(f"caught    processes   {mutant}: {found.group(1)} ({took:.0f} s)")
         return True
-    say(f"SURVIVED  processes   {mutant}: exit code {code}, and nothing said /{catch.why}/ ({took:.0f} s)\n{said[-4_000:]}")
+    say(
+        f"SURVIVED  processes   {mutant}: exit code {code}, and nothing said /{catch.why}/ ({took:.0f} s)\n{said[-4_000:]}"
+    )
     return False
 
 
