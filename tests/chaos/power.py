@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,13 @@ def missing() -> str:
         return "not root"
     if tools := [tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]:
         return f"{', '.join(tools)} not installed"
-    found = _run("losetup", "--find", check=False)
-    return "" if found.returncode == 0 else f"no loop device: {found.stderr.strip()}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with disk(Path(folder, "trial.img"), Path(folder, "trial")) as trial:
+                trial.cut_power()
+        except (subprocess.CalledProcessError, OSError) as error:
+            return f"a trial failed: {getattr(error, 'stderr', '') or error}"
+    return ""
 
 
 class Disk:
@@ -74,7 +80,7 @@ def disk(image: Path, at: Path) -> Iterator[Disk]:
         yield made
     finally:
         made.unmount()
-        image.unlink()
+        image.unlink()  # it would be copied with the folder's other remains
 
 
 def _run(*command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":

@@ -1,7 +1,6 @@
-"""Record the ledger of this release for tests/corpus: `python -m tests.chaos.record`, ten seconds of the kill loop."""
+"""Record the ledger of this release for tests/corpus: `make chaos-corpus`, with something of every kind of event."""
 
 import asyncio
-import random
 import tempfile
 from collections import Counter
 from importlib.metadata import version
@@ -9,21 +8,23 @@ from pathlib import Path
 
 from shared.contracts.ledger import Entry
 from tests import corpus
-from tests.chaos import books, length
-from tests.chaos.stage import stage
-from tests.chaos.test_kills import kills
+from tests.chaos import books
+from tests.chaos.stage import ABSENT_SECONDS, Stage, stage
 from tests.fixtures import money
 
-SECONDS = 10.0
+SECONDS = 8.0
+KILLED = ("edge", "budget", "edge", "nats", "pricing", "edge")
 
 
 async def record(folder: Path) -> corpus.Ledger:
     """Judged before it is kept."""
-    seed = length.seed()
-    async with stage(folder) as it:
-        traffic = asyncio.create_task(it.traffic(SECONDS, 12, seed=seed))
-        await kills(it, random.Random(seed), SECONDS - 2)
+    async with stage(folder, tight_usd=0.1) as it:
+        traffic = asyncio.create_task(it.traffic(SECONDS, 16, "chunk_ms=60"))
+        for service in KILLED:
+            await asyncio.sleep(SECONDS / len(KILLED))
+            it.kill(service)
         await traffic
+        await _late_closes(it)
         await it.judged()
         found = await books.of_installation(it.up, it.bill)
         balances = await asyncio.to_thread(money.budgets, it.up)
@@ -37,6 +38,15 @@ async def record(folder: Path) -> corpus.Ledger:
         ),
         closings=dict(Counter(event.kind for event in events if isinstance(event, Entry))),
     )
+
+
+async def _late_closes(it: Stage) -> None:
+    """The edge stands still with streams in flight until their holds expire, and then closes them after all."""
+    traffic = asyncio.create_task(it.traffic(None, 4, "chunks=20;chunk_ms=100", count=4, mix={"stream": 1}))
+    await asyncio.sleep(1.0)
+    async with it.frozen("edge"):
+        await asyncio.sleep(2.0 * ABSENT_SECONDS)
+    await traffic
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.supervisor.plan import ON_THE_BUS
-from tests.chaos import length
+from tests.chaos import run
 from tests.chaos.stage import Stage, stage
 from tests.fixtures.waiting import until
 
@@ -20,8 +20,8 @@ CLIENTS = 40
 @pytest.mark.timeout(600)
 async def test_a_broker_that_is_away_admits_nothing_and_loses_nothing(tmp_path: Path) -> None:
     async with stage(tmp_path, through_broker_proxy=ON_THE_BUS) as it:
-        away = 60.0 if length.seconds() >= 60 else 0.4 * length.seconds()
-        traffic = asyncio.create_task(it.traffic(away + 8.0, CLIENTS, seed=length.seed()))
+        away = 60.0 if run.seconds() >= 60 else 0.4 * run.seconds()
+        traffic = asyncio.create_task(it.traffic(away + 8.0, CLIENTS, seed=run.seed()))
         await asyncio.sleep(3.0)
         await it.broker.away()
         gone = time.time()
@@ -32,8 +32,8 @@ async def test_a_broker_that_is_away_admits_nothing_and_loses_nothing(tmp_path: 
         summary = await traffic
         figures = await it.judged()
         meanwhile = [at for at in _asked(it) if gone + GRACE_SECONDS < at < came_back]
-    print(  # noqa: T201  # figures to report
-        f"\nbroker away for {away:.0f} s: {len(meanwhile)} admitted meanwhile, first after {resumed:.2f} s; "
+    run.say(
+        f"broker away for {away:.0f} s: {len(meanwhile)} admitted meanwhile, first after {resumed:.2f} s; "
         f"{summary.results} {summary.statuses}; {figures.report()}"
     )
     assert not meanwhile, "admitted while nobody could decide"
@@ -54,7 +54,7 @@ def _asked(it: Stage) -> list[float]:
 async def test_frozen_and_disturbed_neighbours_change_none_of_the_promises(tmp_path: Path) -> None:
     """SIGSTOP of each in turn, then a broker and a provider behind a line that delays, stalls, loses and cuts."""
     async with stage(tmp_path, through_broker_proxy=ON_THE_BUS) as it:
-        traffic = asyncio.create_task(it.traffic(_disturbances() + 2.0, CLIENTS, seed=length.seed()))
+        traffic = asyncio.create_task(it.traffic(_disturbances() + 2.0, CLIENTS, seed=run.seed()))
         for service in ("nats", "budget", "pricing", "simulator", "edge"):
             async with it.frozen(service):
                 await asyncio.sleep(_pause())
@@ -63,13 +63,13 @@ async def test_frozen_and_disturbed_neighbours_change_none_of_the_promises(tmp_p
         await _disturb_provider(it)
         summary = await traffic
         figures = await it.judged()
-    print(f"\nfrozen and disturbed: {summary.results} {summary.statuses}; {figures.report()}")  # noqa: T201 # figures
+    run.say(f"frozen and disturbed: {summary.results} {summary.statuses}; {figures.report()}")
     assert figures.exact > 50
 
 
 def _pause() -> float:
     """Seconds of each disturbance."""
-    return 1.5 if length.seconds() < 60 else 5.0
+    return 1.5 if run.seconds() < 60 else 5.0
 
 
 def _disturbances() -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import run
 from tests.chaos.power import Disk, disk, missing
 from tests.chaos.stage import Stage, stage
 from tests.fixtures.waiting import until
@@ -20,7 +21,7 @@ def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Disk
     """Where the installation keeps all that it keeps; the provider's bill is elsewhere."""
     if why := missing():
         with capsys.disabled():
-            print(f"\nPOWER CUT NOT TESTED HERE: {why}")  # noqa: T201  # announced, also where output is captured
+            run.say(f"POWER CUT NOT TESTED HERE: {why}")
         pytest.skip(f"the power cannot be cut here: {why}")
     with disk(tmp_path / "disk.img", tmp_path / "data") as made:
         yield made
@@ -51,7 +52,7 @@ async def test_after_a_power_cut_under_load_nothing_acknowledged_is_lost(tmp_pat
     async with stage(tmp_path) as again:
         again.whole.update(whole)
         figures = await again.judged()
-    print(f"\npower cut under load, {len(whole)} {SEEN}; lost: 0; {figures.report()}")  # noqa: T201 # figures to report
+    run.say(f"power cut under load, {len(whole)} {SEEN}; lost: 0; {figures.report()}")
     assert len(whole) > 20
 
 
@@ -71,5 +72,5 @@ async def test_an_answer_that_its_client_has_seen_whole_is_on_the_edges_own_disk
     async with stage(tmp_path, through_broker_proxy=["edge"]) as again:
         again.whole.update(whole)
         figures = await again.judged()
-    print(f"\npower cut with the broker away, {len(whole)} {SEEN}; lost: 0; {figures.report()}")  # noqa: T201 # figures
+    run.say(f"power cut with the broker away, {len(whole)} {SEEN}; lost: 0; {figures.report()}")
     assert len(whole) == 20

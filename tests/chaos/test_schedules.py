@@ -12,7 +12,7 @@ from shared.contracts.budget import RESERVE, WITHDRAW, Granted, Reserve, Verdict
 from shared.contracts.message import Decoder
 from shared.contracts.streams import PRICED
 from shared.errors import Unavailable
-from tests.chaos import books
+from tests.chaos import books, run
 from tests.chaos.judge import Judge
 from tests.chaos.owner import owner
 from tests.chaos.proxy import proxy
@@ -121,4 +121,4 @@ async def test_what_is_published_again_after_a_lost_acknowledgement_is_stored_on
             it.broker.heal()
         await traffic
         figures = await it.judged()
-    print(f"\nacknowledgements lost four times; {figures.report()}")  # noqa: T201 # figures to report
+    run.say(f"acknowledgements lost four times; {figures.report()}")

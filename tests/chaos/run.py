@@ -1,4 +1,4 @@
-"""How long a run is, and where it begins: CHAOS_SECONDS (60; 20 in CI), CHAOS_SEED (printed; a random one)."""
+"""How long a run is, where it begins, and what it says: CHAOS_SECONDS (60; 20 in CI), CHAOS_SEED (printed; a random one)."""
 
 import os
 import secrets
@@ -12,3 +12,8 @@ def seconds() -> float:
 def seed() -> int:
     """Decides who is killed and when, and what the traffic is. Processes run as they please, so it repeats no run exactly."""
     return int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1_000_000))
+
+
+def say(text: str) -> None:
+    """A figure to report; `make chaos` shows it."""
+    print(f"\n{text}", flush=True)  # noqa: T201  # the suite's own output
