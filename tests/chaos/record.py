@@ -1,4 +1,4 @@
-"""Record the ledger of this release for tests/corpus: `make chaos-corpus`, with something of every kind of event."""
+"""Record the ledger of this release for tests/corpus: `make chaos-corpus`, with entries of every kind."""
 
 import asyncio
 import tempfile

@@ -113,7 +113,7 @@ async def _delivered(bus: Bus, count: int) -> bool:
 async def test_what_is_published_again_after_a_lost_acknowledgement_is_stored_once(tmp_path: Path) -> None:
     """Message ids. The broker hears the edge, the edge does not hear the broker; then the connection is reset."""
     async with stage(tmp_path, through_broker_proxy=["edge"]) as it:
-        traffic = asyncio.create_task(it.traffic(7.0, 30, directives="ttft_ms=50"))
+        traffic = asyncio.create_task(it.traffic(7.0, 30, directives="ttft_ms=300"))
         for _ in range(4):
             await asyncio.sleep(0.8)
             it.broker.half_open("down")
