@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench lock clean
+.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -37,6 +37,18 @@ schemas: install
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench
+
+# Real processes killed, frozen, cut off and switched off, for a minute each; CHAOS_SECONDS=20 for a shorter look.
+chaos: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -s tests/chaos $(PYTEST_ARGS)
+
+# Breaks the protocol's rules in turn; fails when one goes unnoticed.
+chaos-mutants: $(VENV)/.installed-test
+	$(BIN)/python -m tests.chaos.mutants
+
+# Once for each release: its ledger, to be replayed by all later ones.
+chaos-corpus: $(VENV)/.installed-test
+	$(BIN)/python -m tests.chaos.record
 
 # Resolves anew from pyproject.toml. The files carry hashes and name no index.
 lock: $(VENV)/.installed-test

@@ -28,7 +28,9 @@ from shared.errors import Unavailable
 
 log = structlog.get_logger()
 
-STALE_SECONDS = 1.0  # a close that crossed our request on the way arrives by then; later the provider was at work on it
+STALE_SECONDS = (
+    0.25  # a close that crossed our request arrives within a round trip; later the provider may have been at work on it
+)
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
