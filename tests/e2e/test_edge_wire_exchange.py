@@ -188,7 +188,11 @@ async def test_a_stale_connection_is_replaced_once_without_the_client_noticing(e
     edge.upstream.script = script
     assert (await ask(edge.port, PLAIN)).status == 200
     assert len(edge.upstream.requests) == 3
-    assert len(await edge.usage(2)) == 2
+    _, stale, again = await edge.usage(3)
+    assert (stale.outcome, stale.estimated, stale.lines) == ("upstream_broken", True, ())
+    assert (again.outcome, again.estimated) == ("ok", False)
+    assert stale.request_id == again.request_id
+    assert (stale.attempt, again.attempt) == (1, 2), "upstream may have begun on the first: it has an entry of its own"
 
 
 @pytest.mark.parametrize(

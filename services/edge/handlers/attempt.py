@@ -29,7 +29,7 @@ from shared.errors import Unavailable
 log = structlog.get_logger()
 
 STALE_SECONDS = (
-    0.25  # a close that crossed our request arrives within a round trip; later the provider may have been at work on it
+    0.25  # a close that crossed our request arrives within a round trip; later the provider was at work on it
 )
 
 
@@ -46,13 +46,17 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
-    """How the attempt ended. refusal: what the client must still be told, where nothing has gone out to it."""
+    """How the attempt ended. refusal: what the client must still be told, where nothing has gone out to it.
+
+    stale: upstream closed an idle connection just as we used it, so it has read nothing as far as we can know.
+    """
 
     outcome: str
     status: int = 0
     error_type: str = ""
     first_byte_at: int = 0
     refusal: Refusal | None = None
+    stale: bool = False
 
 
 def origin(base_url: str) -> Origin:
@@ -114,10 +118,11 @@ class Sending:
         assert context.facts is not None
         course = course_of(admitted.granted, context.facts)
         self._extending = Extending(wiring.owner, course, admitted.rid, self._raised) if course else None
+        self._stale = False
         self.relay: Relay | None = None
 
     async def send(self, connection: UpstreamConnection, credential: wire.Header) -> Closed:
-        """Send on this connection, relay the answer, close the attempt. A stale connection is replaced once.
+        """Send on this connection, relay the answer, close the attempt.
 
         Raises SpoolFailed when sending cannot be recorded; nothing is sent then.
         """
@@ -149,15 +154,9 @@ class Sending:
         loop, reused = asyncio.get_running_loop(), connection.requests > 0
         unread_until = loop.time() + STALE_SECONDS
         why = await self._relay(connection, head, body)
-        stale = why is Stop.UNANSWERED and reused and not connection.answered and loop.time() < unread_until
-        if stale and not self._responder.gone:
-            # Upstream closed an idle connection just as we used it: it has read nothing.
-            log.debug("edge.stale_connection", rid=self._admitted.rid)
-            try:
-                connection = await self._wiring.pool.acquire(at, fresh=True)
-            except Unavailable:
-                return why
-            why = await self._relay(connection, head, body)
+        self._stale = (
+            why is Stop.UNANSWERED and reused and not connection.answered and loop.time() < unread_until
+        ) and not self._responder.gone
         return why
 
     async def _relay(self, connection: UpstreamConnection, head: bytes, body: bytes) -> Stop:
@@ -243,7 +242,7 @@ class Sending:
         if relay.break_off("api_error", message, self._context.request_id):
             return closed
         refusal = Refusal(reason="unavailable", code="upstream_broken", message=message, retry_after_s=1)
-        return msgspec.structs.replace(closed, refusal=refusal)
+        return msgspec.structs.replace(closed, refusal=refusal, stale=self._stale)
 
     async def _cut(self, relay: Relay) -> Closed:
         relay.hang_up()

@@ -57,6 +57,7 @@ class Exchange:
         self._repeat = False
         self._last: Admitted | None = None
         self._closed: Closed | None = None
+        self._number = 0
         self._context = new_context(wiring, match)
         responder.exchange = self
 
@@ -112,23 +113,35 @@ class Exchange:
     async def _attempts(self, planned: tuple[Attempt, ...]) -> tuple[Refusal, str] | None:
         """One after the other until one was sent. Returns a refusal and its verdict, None when the client is served."""
         refused: tuple[Refusal, str] | None = None
-        replaces = ""
-        for number, attempt in enumerate(planned, 1):
+        for attempt in planned:
             try:
                 credential = self._wiring.credentials.header(attempt.provider.kind, attempt.credential.ref)
             except Unresolved:
                 refused = refusals.credential_missing(attempt.provider.name, attempt.credential.ref), "unavailable"
                 continue
-            admitted = await self._admit(attempt, number, replaces, credential)
-            if not isinstance(admitted, Admitted):
-                return admitted
-            self._last = admitted
-            connection = await self._connect(admitted)
-            if connection is None:
-                refused, replaces = (refusals.upstream_unreachable(attempt.provider.name), "unavailable"), admitted.rid
-                continue
-            return await self._send(admitted, connection, credential)
+            served, refused = await self._try(attempt, credential, fresh=False)
+            if self._closed and self._closed.stale:
+                # Upstream may have begun all the same: what goes out again is another attempt, with an entry of its own.
+                served, refused = await self._try(attempt, credential, fresh=True)
+            if served:
+                return refused
         return refused
+
+    async def _try(
+        self, attempt: Attempt, credential: Header, *, fresh: bool
+    ) -> tuple[bool, tuple[Refusal, str] | None]:
+        """One attempt: whether the client is answered by it, and with what refusal. fresh: on a new connection."""
+        self._number += 1
+        replaces = self._last.rid if self._last else ""
+        self._closed = None
+        admitted = await self._admit(attempt, self._number, replaces, credential)
+        if not isinstance(admitted, Admitted):
+            return True, admitted
+        self._last = admitted
+        connection = await self._connect(admitted, fresh)
+        if connection is None:
+            return False, (refusals.upstream_unreachable(attempt.provider.name), "unavailable")
+        return True, await self._send(admitted, connection, credential)
 
     async def _admit(
         self, attempt: Attempt, number: int, replaces: str, credential: Header
@@ -201,10 +214,11 @@ class Exchange:
         self._rids.append(admitted.rid)
         return admitted
 
-    async def _connect(self, admitted: Admitted) -> UpstreamConnection | None:
+    async def _connect(self, admitted: Admitted, fresh: bool) -> UpstreamConnection | None:
         """None when the provider cannot be reached: the attempt is closed as void, and the next one may try."""
         try:
-            return await self._unless_gone(lambda: self._wiring.pool.acquire(origin(admitted.attempt.base_url)))
+            at = origin(admitted.attempt.base_url)
+            return await self._unless_gone(lambda: self._wiring.pool.acquire(at, fresh=fresh))
         except ClientGone:
             self._wiring.owner.withdraw(admitted.rid)
             await self._abandon(admitted)
