@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from services.edge.app import OWNER, SPOOL
-from services.edge.handlers import extending
+from services.edge.core import extension
 from services.edge.handlers.relay import Relay
 from services.edge.settings import Settings
 from services.edge.stores import spool_folder
@@ -192,7 +192,7 @@ async def test_an_owner_that_dies_is_asked_again_under_the_same_number(edge: Edg
 async def test_without_an_answer_the_stream_ends_at_its_hold_naming_the_fullest_budget_that_cuts(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extending, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(extension, "GRACE_SECONDS", 0.2)
     fullest = Standing(budget_id="key:key:month", period="month", utilization_ppm=9, surpassed_ppm=0, resets_at=0)
     edge.owner.decide, edge.owner.more = holding(3_000, standings=(fullest,)), lambda ask: None
     edge.upstream.script = writes(80)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from services.edge.core.extension import GRACE_SECONDS, Course, Question
+from services.edge.core.extension import Course, Question
 from services.edge.core.meter import Meter
 from services.edge.handlers.relay import Relay
 from services.edge.stores.owner import Owner
@@ -34,8 +34,10 @@ class Extending:
         if not self.course.at_end(meter.output_tokens):
             return
         if self.course.open:
+            loop = asyncio.get_running_loop()
             relay.wait()
-            self._patience = asyncio.get_running_loop().call_later(GRACE_SECONDS, relay.cut)
+            grace = self.course.grace_seconds(meter.output_tokens, loop.time() - relay.first_byte_at)
+            self._patience = loop.call_later(grace, relay.cut)
         else:
             relay.cut()
 
