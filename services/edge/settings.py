@@ -3,7 +3,6 @@
 import msgspec
 
 from shared.bus import BusSettings
-from shared.contracts.budget import DEFAULT_SHARD
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +26,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen_port: int = 8080
     listen_backlog: int = 1024
     data_dir: str = ".sluicegate/edge"
-    shard: str = DEFAULT_SHARD
 
     queue_seconds: float = 20.0
     reserve_deadline_ms: int = 50
