@@ -238,6 +238,18 @@ class Changed(Message, frozen=True, kw_only=True):
     at: Micros
 
 
+class ShardOwned(Message, frozen=True, kw_only=True):
+    """Who has a shard: the value of its key in OWNERS, written several times a second. A hint; LEDGER says who may write.
+
+    replica: its name, "" for one that is meant to be alone. incarnation: of this start; "" when the shard was given up.
+    """
+
+    shard: str
+    replica: str
+    incarnation: str
+    owner_epoch: int
+
+
 class Decision(Message, frozen=True, kw_only=True):
     """Who may not spend, pushed to every edge and kept as last value per scope in DECISIONS.
 

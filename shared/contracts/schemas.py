@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "budget.balances": budget.Balances,
     "budget.changed": budget.Changed,
     "edge.decision": budget.Decision,
+    "budget.owned": budget.ShardOwned,
     "ledger.commit": ledger.Commit,
     "usage.priced": pricing.UsagePriced,
     "prices.book": pricing.PriceBookPublished,
