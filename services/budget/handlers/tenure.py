@@ -65,7 +65,7 @@ class Shard:
 
     def __init__(self, bus: Bus, name: str) -> None:
         self.bus, self.name = bus, name
-        self.rulebook = Rulebook(bus)
+        self.rulebook = Rulebook(bus, name)
         self.ledger, self.shelf = Ledger(bus, name), Shelf(bus, name)
         self.state, self.since = State(), 0
 
