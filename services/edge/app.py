@@ -162,7 +162,9 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     )
     running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
     app[READY] = lambda: not running.draining and not spool_.failed
-    app[PORTS]["edge"] = await running.listen(settings.listen_host, settings.listen_port, settings.listen_backlog)
+    app[PORTS]["edge"] = await running.listen(
+        settings.listen_host, settings.listen_port, settings.listen_backlog, settings.reuse_port
+    )
 
     async def drain() -> None:
         app[PRESENCE].drain()

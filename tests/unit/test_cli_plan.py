@@ -29,7 +29,7 @@ USER = {
 
 def planned(environ: dict[str, str] | None = None, options: Options | None = None) -> dict[str, Service]:
     given = USER if environ is None else environ
-    made = plan.services(given, LAYOUT, options or Options(), BUS, Path("/data/admin-token"))
+    made = plan.services(given, LAYOUT, options or Options(), BUS, Path("/data/admin-token"), ["0"])
     return {service.name: service for service in [*made, plan.simulator(given, LAYOUT, 0)]}
 
 
