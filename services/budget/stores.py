@@ -202,6 +202,16 @@ async def closings_under_way(bus: Bus, shard: str, state: State) -> bool:
     return usage.seq > _priced.decode(priced.data).usage_at.seq
 
 
+async def written_shards(bus: Bus) -> list[str]:
+    """Shards that LEDGER has records of."""
+    js, every = bus.client.jetstream(timeout=10), bus.names.subject(LEDGER_COMMITTED.format(shard="*"))
+    try:
+        info = await js.stream_info(bus.names.stream(LEDGER), subjects_filter=every)
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable("bus") from error
+    return sorted(name.rpartition(".")[2] for name in info.state.subjects or ())
+
+
 async def registered_edges(bus: Bus) -> list[str]:
     """Edges that have written themselves into EDGES."""
     bucket = await bus.bucket(EDGES)

@@ -84,7 +84,7 @@ async def config(app: web.Application) -> AsyncIterator[None]:
         except TimeoutError:
             raise Unavailable("bus") from None
         app[context.WRITER] = ConfigWriter(opened, follower, app[context.CLOCK])
-        app[context.BALANCE_STORE] = BalanceStore(opened, settings.shard)
+        app[context.BALANCE_STORE] = BalanceStore(opened, follower.directory)
         app[context.EDGES] = Edges(app[context.CLOCK])
         await app[context.EDGES].listen(opened)
         yield

@@ -83,7 +83,9 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
         edges.decided(decided)
         herald.change(changed)
 
-    owner = Owner(shard.ledger, state, shard.rulebook, announce, herald.tell_late, now, shard.name, settings.group_bytes)
+    owner = Owner(
+        shard.ledger, state, shard.rulebook, announce, herald.tell_late, now, shard.name, settings.group_bytes
+    )
     edges = Watch(bus, owner, shard.rulebook, presence, herald, shard.name, absent)
     keeper = Keeper(owner, shard.ledger, shard.shelf, settings.snapshot_records, shard.since)
     commands = Commands(owner, shard.rulebook, shard.name, settings.config_wait_seconds)
