@@ -22,6 +22,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "budget.trueup": budget.TrueUp,
     "budget.balances.asked": budget.BalancesAsked,
     "budget.balances": budget.Balances,
+    "budget.acknowledged.asked": budget.AcknowledgedAsked,
+    "budget.acknowledged": budget.Acknowledged,
     "budget.changed": budget.Changed,
     "edge.decision": budget.Decision,
     "budget.owned": budget.ShardOwned,

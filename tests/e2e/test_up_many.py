@@ -52,7 +52,7 @@ async def test_two_organisations_on_two_shards_outlive_the_owners_and_every_doll
         assert {"edge", "edge-2", "budget", "budget-2"} <= set(up.ports["pids"])
         (provider,) = await asyncio.to_thread(up.api.all, "/api/v1/providers")
         await asyncio.to_thread(
-            up.api.post_yaml, "/api/v1/organisation", document("far", "1", provider["base_url"])
+            up.api.post_yaml, "/api/v1/organisation", document("far", "1", provider["base_url"]), {"wait": "5"}
         )
         target = Target(base_url=up.base_url, keys=tuple(KEYS.values()))
         traffic = asyncio.create_task(
