@@ -82,15 +82,15 @@ def names(kind: str, count: int) -> list[str]:
 
 def budget(replica: str, options: Options, shards: list[str]) -> dict[str, str]:
     """One replica has a name only where there are others: alone it need not look who lives before it takes a shard."""
+    given = {
+        "BUDGET_SHARDS": ",".join(shards),
+        "BUDGET_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}/{DATABASE}",
+    }
     if options.budgets == 1:
-        return {"BUDGET_SHARDS": ",".join(shards)}
+        return given
     place = names("budget", options.budgets).index(replica)
     home = shards[place :: options.budgets]
-    return {
-        "BUDGET_SHARDS": ",".join(shards),
-        "BUDGET_REPLICA": replica,
-        "BUDGET_HOME_SHARDS": ",".join(home) or "none",
-    }
+    return given | {"BUDGET_REPLICA": replica, "BUDGET_HOME_SHARDS": ",".join(home) or "none"}
 
 
 def edge(name: str, options: Options, layout: Layout) -> dict[str, str]:
@@ -108,7 +108,6 @@ def services(
 ) -> list[Service]:
     """Everything that meets on the bus, in the order of starting; stopping goes the other way."""
     own: dict[str, dict[str, str]] = {
-        "budget": {"BUDGET_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}/{DATABASE}"},
         "analytics": {
             "ANALYTICS_FACADE_PORT": str(options.clickhouse_port),
             "ANALYTICS_DATA_DIR": str(layout.of("clickhouse")),
