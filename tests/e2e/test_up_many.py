@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from services.cli.commands.ledger import _verify
+from services.cli.commands.status import local
 from services.simulator.load import Target, simulate
 from services.simulator.load.mix import MIX
 from shared.bus import BusSettings, open_bus
@@ -50,6 +51,7 @@ async def test_two_organisations_on_two_shards_outlive_the_owners_and_every_doll
     file.write_text(document("near", "0", "https://api.anthropic.com"))
     async with running(tmp_path, org=file, arguments=MANY) as up:
         assert {"edge", "edge-2", "budget", "budget-2"} <= set(up.ports["pids"])
+        assert {process["state"] for process in await asyncio.to_thread(local, up.now())} == {"ready"}
         (provider,) = await asyncio.to_thread(up.api.all, "/api/v1/providers")
         await asyncio.to_thread(
             up.api.post_yaml, "/api/v1/organisation", document("far", "1", provider["base_url"]), {"wait": "5"}
@@ -76,6 +78,7 @@ async def test_two_organisations_on_two_shards_outlive_the_owners_and_every_doll
     # a spool that was left behind is a worker's still, and so is what it may have to tell
     async with running(tmp_path, org=file) as up:
         assert {"edge", "edge-2", "budget"} == {name for name in up.ports["pids"] if name[0] in "eb"}
+        assert "2 edges instead of 1" in up.said()
         assert {budget["org"] for budget in await asyncio.to_thread(budgets, up)} == {"near", "far"}
 
 

@@ -68,8 +68,8 @@ class Layout(msgspec.Struct, frozen=True):
 
     def edges(self) -> int:
         """How many edge workers have left a spool here: whoever is given up must first have told all that it knows."""
-        numbers = [1] + [int(path.parent.name.removeprefix("edge-")) for path in self.root.glob("edge-*/edge-id")]
-        return max(numbers)
+        left = (path.parent.name.removeprefix("edge-") for path in self.root.glob("edge-*/edge-id"))
+        return max([1, *(int(number) for number in left if number.isdigit())])
 
     def of(self, name: str) -> Path:
         """Where one service keeps its own files."""

@@ -71,6 +71,7 @@ class Run:
         self._options, self._environ, self._layout, self._words = options, environ, layout, words
         self._children = Children(layout, family, self._changed, words.line)
         self._ready = False
+        self._asked_edges = options.edges
         self._edges: list[Service] = []
         self._edge_revs: dict[str, int] = {}
         self._edge_told = asyncio.Event()
@@ -158,6 +159,10 @@ class Run:
             edge_port=self._options.edge_port or ports.any_free(),
             clickhouse_port=self._options.clickhouse_port or ports.any_free(),
         )
+        if options.edges > (asked := self._asked_edges):
+            self._words.line(
+                f"{options.edges} edges instead of {asked}: {self._layout.root} holds the spools of so many"
+            )
         made = plan.services(self._environ, self._layout, options, bus, token_file, shards)
         self._edges = [service for service in made if service.kind == "edge"]
         names = organisation.credential_names(wanted.document) if wanted else set()
