@@ -1,5 +1,6 @@
 """Several budget replicas: who stands by takes over, and who was deposed never grants."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from shared.contracts.config import BudgetRule, Customer, Entity, Key, Org, Prov
 from shared.contracts.ledger import EpochBegan, Held
 from shared.contracts.message import encode
 from shared.errors import Unavailable
+from tests.fixtures.broker import Broker
 from tests.fixtures.budget import (
     USD,
     ask,
@@ -24,7 +26,7 @@ from tests.fixtures.budget import (
     rule,
     usage,
 )
-from tests.fixtures.governed import records
+from tests.fixtures.governed import installation, records
 from tests.fixtures.replica import Answers, Make, again, balances, granted, has_epoch, holder, replicas
 from tests.fixtures.waiting import until
 
@@ -169,3 +171,21 @@ async def test_a_decision_of_an_older_owner_never_replaces_a_newer_one(bus: Bus)
     for decision in (newer, Decision(scope="key:key", state="block", version=6, owner_epoch=1)):
         await keep_decision(bus, decision)
     assert (await kept_decisions(bus))["key:key"] == newer
+
+
+async def test_a_broker_that_restarts_makes_nobody_take_over(tmp_path: Path) -> None:
+    """Neither hears the other while it is away: silence then says nothing about the owner."""
+    broker = Broker(tmp_path / "nats")
+    async with installation(broker) as bus, replicas(bus, tmp_path) as make:
+        one = await make("one").start()
+        two = await make("two").start()
+        await granted(bus, ask("before"))
+        broker.stop()
+        await asyncio.sleep(2.0)  # longer than a lease
+        broker.start()
+        answer, _ = await granted(bus, ask("after"))
+        assert answer.owner_epoch == 1
+        await asyncio.sleep(2.0)
+        assert (await granted(bus, ask("later")))[0].owner_epoch == 1
+        assert not one.said("budget.shard_lost")
+        assert not two.said("budget.shard_taken")
