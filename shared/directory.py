@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Iterator
 
 from shared.contracts.attribution import Principal
+from shared.contracts.budget import DEFAULT_SHARD
 from shared.contracts.config import (
     BudgetRule,
     ConfigChanged,
@@ -158,6 +159,16 @@ class Directory:
                 if isinstance(entity, Key):
                     for config in entity.providers:
                         yield from ((entity.org, "provider_config", config.uid, rule) for rule in config.budgets)
+
+    def shard(self, org: str) -> str:
+        """Where an organisation lives; one that is not known here is looked for where all begin."""
+        entity = self.entities.get(org)
+        return entity.shard if isinstance(entity, Org) else DEFAULT_SHARD
+
+    def shards(self) -> tuple[str, ...]:
+        """Every shard that an organisation lives in; the default one always."""
+        found = {entity.shard for entity in self.entities.values() if isinstance(entity, Org)}
+        return tuple(sorted(found | {DEFAULT_SHARD}))
 
     def contact(self, principal: Principal) -> str:
         """Whom to ask: the nearest contact on the path, from the key up."""

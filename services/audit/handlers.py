@@ -16,7 +16,7 @@ from shared.clock import Clock
 from shared.contracts.audit import AuditEntry
 from shared.contracts.config import ConfigChanged
 from shared.contracts.edge import RequestCompleted
-from shared.contracts.ledger import LEDGER_COMMITTED, Commit
+from shared.contracts.ledger import Commit
 from shared.contracts.message import Decoder
 from shared.contracts.streams import CONFIG, LEDGER, REQUESTS, STREAMS, Position
 
@@ -38,7 +38,7 @@ class Recorder:
 
     def __init__(self, bus: Bus, settings: Settings, clock: Clock) -> None:
         self._bus, self._settings, self._clock = bus, settings, clock
-        self._chain = Chain(bus, settings.shard)
+        self._chain = Chain(bus, settings.chain)
         self._queue: asyncio.Queue[list[Read]] = asyncio.Queue(WAITING)
         self._tail = Tail()
         self._written: dict[tuple[str, int], int] = {}
@@ -76,10 +76,9 @@ class Recorder:
 
     async def _read(self, source: str) -> None:
         position = self._tail.read[source]
-        subject = LEDGER_COMMITTED.format(shard=self._settings.shard) if source == LEDGER else STREAMS[source]
         # CONFIG is folded from its beginning: only the state before a change tells what it changed
         after = 0 if source == CONFIG else position.seq
-        async for messages in self._bus.follow(source, subject, after):
+        async for messages in self._bus.follow(source, STREAMS[source], after):
             found = [read for stored in messages if (read := self._one(source, position, stored)) is not None]
             if found:
                 await self._queue.put(found)
@@ -106,7 +105,7 @@ class Recorder:
             await self._append(batch)
 
     async def _append(self, batch: list[Read]) -> None:
-        made = pages(self._tail, self._settings.shard, batch, self._clock())
+        made = pages(self._tail, self._settings.chain, batch, self._clock())
         for data, tail in made:
             await self._chain.append(data, tail)
             self._tail = tail

@@ -1,130 +1,56 @@
-"""Where the owner is put together, in the order of ledger.md, section 4."""
+"""Where the owners are put together: one seat for each shard that this process may own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
-import structlog
 from aiohttp import web
 
-from services.budget.core.presence import Presence
-from services.budget.handlers.auditor import Auditor
-from services.budget.handlers.commands import Commands
-from services.budget.handlers.herald import Herald
-from services.budget.handlers.keeper import Keeper, recover
 from services.budget.handlers.owner import Owner
-from services.budget.handlers.rulebook import Rulebook
-from services.budget.handlers.watch import Watch
+from services.budget.handlers.seat import Seat
 from services.budget.settings import Settings
-from services.budget.snapshots import Shelf
-from services.budget.stores import Ledger, LogUnfit, priced_after
 from shared import clock
-from shared.bus import Bus, open_bus
-from shared.contracts.budget import Changed
-from shared.contracts.ledger import Decided
 from shared.service import READY, end, new_app, watch
 
-log = structlog.get_logger()
-
-BUS = web.AppKey("bus", Bus)
+SEATS = web.AppKey("seats", list[Seat])
 OWNER = web.AppKey("owner", Owner)
-
-_Start = Callable[[str, Coroutine[None, None, None]], None]
-
-
-class _Readiness:
-    """Ready once the ledger is replayed and the shard is taken, for as long as the broker can be reached."""
-
-    def __init__(self) -> None:
-        self.owner: Owner | None = None
-        self.bus: Bus | None = None
-
-    def __call__(self) -> bool:
-        return self.owner is not None and self.bus is not None and self.bus.connected
+"""Of the first shard, if this process took it at its start."""
 
 
 def build_app(settings: Settings, now: clock.Clock = clock.now) -> web.Application:
     app = new_app()
-    ready = _Readiness()
-    app[READY] = ready
-
-    async def bus(app: web.Application) -> AsyncIterator[None]:
-        async with open_bus(settings.bus, "budget") as opened:
-            await _check_sync(opened, settings)
-            app[BUS] = ready.bus = opened
-            yield
-
-    async def owner(app: web.Application) -> AsyncIterator[None]:
-        async with _owner(app, settings, now) as taken:
-            app[OWNER] = ready.owner = taken
-            yield
-            ready.owner = None
-
-    app.cleanup_ctx.append(bus)
-    app.cleanup_ctx.append(owner)
+    seats = app[SEATS] = [Seat(shard, settings, now) for shard in settings.shards.split(",")]
+    app[READY] = lambda: all(seat.ready() for seat in seats)
+    app.cleanup_ctx.append(running)
     return app
 
 
-async def _check_sync(bus: Bus, settings: Settings) -> None:
-    if await bus.sync_always() is False:
-        if not settings.allow_unsynced_broker:
-            raise LogUnfit(
-                "the broker acknowledges before it writes to disk, so a power cut loses money; set jetstream "
-                "sync_interval: always, or accept it with BUDGET_ALLOW_UNSYNCED_BROKER=true"
-            )
-        log.warning("budget.broker_not_synced")
-
-
-@asynccontextmanager
-async def _owner(app: web.Application, settings: Settings, now: clock.Clock) -> AsyncIterator[Owner]:
-    """Replay, take the shard, resume PRICED, tell the edges, and only then take requests."""
-    bus = app[BUS]
-    rulebook, ledger, shelf = Rulebook(bus), Ledger(bus, settings.shard), Shelf(bus, settings.shard)
-    async with _tasks(app) as start:
-        start("budget.config", rulebook.config.run())
-        start("budget.prices", rulebook.follow_prices())
-        await rulebook.complete()
-        state, since = await recover(ledger, shelf)
-        await ledger.begin(state, await priced_after(bus, state), now())
-        absent = int(settings.absent_seconds * 1_000_000)
-        presence = Presence(absent, now())
-        herald = Herald(bus, presence, now, settings.shard, settings.ack_seconds)
-
-        def announce(decided: list[Decided], changed: list[Changed]) -> None:
-            edges.decided(decided)
-            herald.change(changed)
-
-        owner = Owner(ledger, state, rulebook, announce, herald.tell_late, now, settings.shard, settings.group_bytes)
-        edges = Watch(bus, owner, rulebook, presence, herald, settings.shard, absent)
-        keeper = Keeper(owner, ledger, shelf, settings.snapshot_records, since)
-        commands = Commands(owner, rulebook, settings.shard, settings.config_wait_seconds)
-        log.info("budget.shard_taken", shard=settings.shard, owner_epoch=state.owner_epoch, ledger_seq=ledger.seq)
-        start("budget.owner", owner.run())
-        start("budget.snapshots", keeper.run())
-        start("budget.self_check", Auditor(settings, now).run())
-        start("budget.decisions", herald.keep())
-        start("budget.priced", commands.follow_priced(bus))
-        await edges.begin()
-        start("budget.watch", edges.run())
-        await commands.subscribe(bus)
-        try:
-            yield owner
-        finally:
-            await herald.close()
-            await keeper.close(settings.snapshot_stop_seconds)
-
-
-@asynccontextmanager
-async def _tasks(app: web.Application) -> AsyncIterator[_Start]:
-    """Tasks that must run for ever: the end of one ends the process, the end of the process ends them."""
-    running: list[asyncio.Task[None]] = []
-
-    def start(name: str, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work, name=name)
-        running.append(task)
-        watch(app, task)
-
+async def running(app: web.Application) -> AsyncIterator[None]:
+    """Started once each shard has an owner, here or elsewhere. The end of a seat is the end of the process."""
+    seats = app[SEATS]
+    tasks = [asyncio.create_task(seat.run(), name=f"budget.shard {seat.shard}") for seat in seats]
     try:
-        yield start
+        await _settled(seats, tasks)
+        if owner := seats[0].owner:
+            app[OWNER] = owner
+        for task in tasks:
+            watch(app, task)
+        yield
+        await asyncio.gather(*(seat.stop() for seat, task in zip(seats, tasks, strict=True) if not task.done()))
     finally:
-        await end(*running)
+        await end(*tasks)
+
+
+async def _settled(seats: list[Seat], tasks: list[asyncio.Task[None]]) -> None:
+    """Raises what ends a seat before."""
+
+    async def all_settled() -> None:
+        for seat in seats:
+            await seat.settled.wait()
+
+    settled = asyncio.create_task(all_settled())
+    try:
+        done, _ = await asyncio.wait({settled, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await end(settled)

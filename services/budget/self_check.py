@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import msgspec
 
+from services.budget.core.inspection import Check
 from services.budget.settings import PREFIX, Settings
 from services.budget.verify import ClickHouse, Rows, Table, Verifier
 from shared import logs
@@ -35,7 +36,10 @@ async def check(settings: Settings) -> bytes:
         if settings.clickhouse_url:
             with suppress(Unavailable):
                 table = await ClickHouse.at(settings.clickhouse_url)
-        return msgspec.json.encode(await Verifier(bus, settings.shard, table, lambda done, total: None).run())
+        checks: list[Check] = []
+        for shard in settings.shards.split(","):
+            checks += await Verifier(bus, shard, table, lambda done, total: None).run()
+        return msgspec.json.encode(checks)
 
 
 def main() -> int:

@@ -9,7 +9,12 @@ PREFIX = "BUDGET"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """http_port: 0 takes any free one. shard: the part of the world this owner decides.
+    """http_port: 0 takes any free one. shards: the parts of the world that this process may own, separated by commas.
+
+    replica: a name of its own among several processes that may own the same shards: one has each, the others stand by. Without
+        a name it is meant to be the only one, and takes its shards at once.
+    home_shards: of those, which to take first where nobody has them; empty: all.
+    lease_seconds: after so long without a sign of the owner a replica takes over.
 
     allow_unsynced_broker: start although the broker acknowledges before it writes to disk, so that a power cut loses money.
     absent_seconds: how long a hold may be missing from its edge's inventory before it becomes provisional spend.
@@ -27,7 +32,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ready_file: str = ""
     log_level: str = "info"
     bus: BusSettings = BusSettings()
-    shard: str = DEFAULT_SHARD
+    shards: str = DEFAULT_SHARD
+    replica: str = ""
+    home_shards: str = ""
+    lease_seconds: float = 1.2
     allow_unsynced_broker: bool = False
     absent_seconds: float = 60.0
     config_wait_seconds: float = 2.0

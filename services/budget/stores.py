@@ -27,6 +27,8 @@ log = structlog.get_logger()
 NO_RECORD = bytes(32)  # digest of what came before the first record
 RETRY_SECONDS = 0.1
 REPLAY_BATCH = 2_000
+END_OF_TIME = 1 << 62
+PROVED_SECONDS = 0.25  # much less than a lease: nobody who stands by can have taken over in between
 _commit = Decoder(Commit)
 _priced = Decoder(UsagePriced)
 _decision = Decoder(Decision)
@@ -52,6 +54,7 @@ class Ledger:
         self.seq = 0
         self.digest = NO_RECORD
         self.priced = Position()
+        self._proved_at = 0.0
 
     @property
     def position(self) -> Position:
@@ -73,13 +76,21 @@ class Ledger:
         if last is None or last.seq <= self.seq:
             return count
         async for stored in self._records(self.seq, last.seq):
-            commit = _commit.decode(stored.data)
-            if commit.digest != self.digest:
-                raise LogUnfit(f"ledger record {stored.seq} does not follow the one before it: its digest differs")
-            state.fold(commit)
-            self.seq, self.digest, self.priced = stored.seq, hashlib.sha256(stored.data).digest(), commit.priced
+            self._fold(state, stored)
             count += 1
         return count
+
+    async def keep_up(self, state: State) -> None:
+        """Fold whatever another owner writes, for ever: a standby that has done so takes over at once."""
+        async for stored in self._records(self.seq, END_OF_TIME):
+            self._fold(state, stored)
+
+    def _fold(self, state: State, stored: Stored) -> None:
+        commit = _commit.decode(stored.data)
+        if commit.digest != self.digest:
+            raise LogUnfit(f"ledger record {stored.seq} does not follow the one before it: its digest differs")
+        state.fold(commit)
+        self.seq, self.digest, self.priced = stored.seq, hashlib.sha256(stored.data).digest(), commit.priced
 
     async def _records(self, after: int, up_to: int) -> AsyncIterator[Stored]:
         async with aclosing(self._bus.follow(LEDGER, self._subject, after, batch=REPLAY_BATCH)) as lists:  # type: ignore[type-var]  # an async generator behind its interface
@@ -109,10 +120,27 @@ class Ledger:
             )
         )
         began, priced = time.perf_counter(), state.priced
+        asked = time.monotonic()
         self.seq = await self._store(record)
+        self._proved_at = asked
         self.digest, self.priced = hashlib.sha256(record).digest(), priced
         telemetry.budget_commits.inc()
         telemetry.budget_commit_seconds.observe(time.perf_counter() - began)
+
+    async def confirm(self) -> None:
+        """Before an answer that no record carries: whoever was frozen for a while must look whether the shard is still its own.
+
+        Raises Overtaken when another owner has written. Costs nothing when a record was stored a moment ago.
+        """
+        while (asked := time.monotonic()) - self._proved_at > PROVED_SECONDS:
+            try:
+                last = await self._bus.last(LEDGER, self._subject)
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if last is None or last.seq != self.seq:
+                raise Overtaken(self._subject)
+            self._proved_at = asked
 
     async def _store(self, record: bytes) -> int:
         """The same bytes, id and expected sequence until the broker says what became of them."""
@@ -139,6 +167,17 @@ class Ledger:
                 return last.seq if last and last.data == record else 0
 
 
+async def check_sync(bus: Bus, allow_unsynced: bool) -> None:
+    """Raises LogUnfit when the broker would lose what it has acknowledged, unless that is allowed."""
+    if await bus.sync_always() is False:
+        if not allow_unsynced:
+            raise LogUnfit(
+                "the broker acknowledges before it writes to disk, so a power cut loses money; set jetstream "
+                "sync_interval: always, or accept it with BUDGET_ALLOW_UNSYNCED_BROKER=true"
+            )
+        log.warning("budget.broker_not_synced")
+
+
 async def priced_after(bus: Bus, state: State) -> Position:
     """Where to go on in PRICED. Raises LogUnfit when that log was made anew or has lost records we have applied."""
     end = await bus.end(PRICED)
@@ -163,6 +202,16 @@ async def closings_under_way(bus: Bus, shard: str, state: State) -> bool:
     return usage.seq > _priced.decode(priced.data).usage_at.seq
 
 
+async def written_shards(bus: Bus) -> list[str]:
+    """Shards that LEDGER has records of."""
+    js, every = bus.client.jetstream(timeout=10), bus.names.subject(LEDGER_COMMITTED.format(shard="*"))
+    try:
+        info = await js.stream_info(bus.names.stream(LEDGER), subjects_filter=every)
+    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable("bus") from error
+    return sorted(name.rpartition(".")[2] for name in info.state.subjects or ())
+
+
 async def registered_edges(bus: Bus) -> list[str]:
     """Edges that have written themselves into EDGES."""
     bucket = await bus.bucket(EDGES)
@@ -180,10 +229,19 @@ def decision_key(scope: str) -> str:
 
 
 async def keep_decision(bus: Bus, decision: Decision) -> None:
-    """The last value per scope, for edges that connect later."""
-    bucket = await bus.bucket(DECISIONS)
+    """The last value per scope, for edges that connect later. A newer owner's is left alone: we may have been frozen."""
+    bucket, key = await bus.bucket(DECISIONS), decision_key(decision.scope)
     try:
-        await bucket.put(decision_key(decision.scope), encode(decision))
+        try:
+            entry = await bucket.get(key)
+        except nats.js.errors.KeyNotFoundError:
+            await bucket.create(key, encode(decision))
+            return
+        if entry.value:
+            known = _decision.decode(entry.value)
+            if (known.owner_epoch, known.version) >= (decision.owner_epoch, decision.version):
+                return
+        await bucket.update(key, encode(decision), last=entry.revision)
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable("bus") from error
 

@@ -178,7 +178,7 @@ class Verifier:
     async def _check_balances(self) -> None:
         """Between two looks at the ledger the owner may book: then its figure lies between theirs."""
         try:
-            async with _catalogue(self._bus) as catalogue:
+            async with _catalogue(self._bus, self._shard) as catalogue:
                 for _ in range(TRIES):
                     asked, before = self._seq, self._spent(catalogue)
                     items = await self._ask_balances()
@@ -230,12 +230,12 @@ def compare(page: Mapping[str, Sums], rows: Iterable[Row], check: Check) -> None
 
 
 @asynccontextmanager
-async def _catalogue(bus: Bus) -> AsyncIterator[Catalogue]:
-    """The organisation's budgets as they are now."""
+async def _catalogue(bus: Bus, shard: str) -> AsyncIterator[Catalogue]:
+    """The budgets of the shard's organisations as they are now."""
     config = ConfigFollower(bus)
     running = asyncio.create_task(config.run())
     try:
         await config.caught_up()
-        yield Catalogue(config.directory)
+        yield Catalogue(config.directory, shard)
     finally:
         await end(running)

@@ -17,6 +17,7 @@ from services.console.stores.balances import BalanceStore
 from services.console.stores.config import ConfigWriter
 from services.console.stores.edges import Edges
 from services.console.stores.feed import Feed
+from services.console.stores.in_force import InForceStore
 from shared import clock
 from shared.bus import open_bus
 from shared.bus.config import ConfigFollower
@@ -84,9 +85,10 @@ async def config(app: web.Application) -> AsyncIterator[None]:
         except TimeoutError:
             raise Unavailable("bus") from None
         app[context.WRITER] = ConfigWriter(opened, follower, app[context.CLOCK])
-        app[context.BALANCE_STORE] = BalanceStore(opened, settings.shard)
+        app[context.BALANCE_STORE] = BalanceStore(opened, follower.directory)
         app[context.EDGES] = Edges(app[context.CLOCK])
         await app[context.EDGES].listen(opened)
+        app[context.IN_FORCE] = InForceStore(opened, follower.directory, app[context.EDGES])
         yield
 
 

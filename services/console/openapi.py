@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from services.console import api
+from services.console.handlers.context import WAIT
 from services.console.handlers.routes import ROUTES, Route
 
 PATH = "/api/openapi.json"
@@ -89,6 +90,13 @@ def _parameters(route: Route) -> list[Json]:
         _, schemas = msgspec.json.schema_components((route.query,))
         for name, schema in schemas[route.query.__name__]["properties"].items():
             found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    if route.waits:
+        told = {
+            "type": "string",
+            "pattern": r"^\d+(\.\d+)?s?$",
+            "description": "seconds, at most 10: answer with in_force",
+        }
+        found.append({"name": WAIT, "in": "query", "required": False, "schema": told})
     if route.once:
         found.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string"}})
     if route.revision:

@@ -10,7 +10,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     clickhouse_url: ClickHouse's HTTP port, a server's or analytics' façade. web_dir: the page's files, "" for our own.
     secure_cookies: send the session cookie over HTTPS alone; set it wherever TLS ends before the console.
-    shard: the budget shard asked for balances. edge_url: where clients find the gateway, for the page's first steps.
+    edge_url: where clients find the gateway, for the page's first steps.
     """
 
     bus: BusSettings = BusSettings()
@@ -28,6 +28,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_hours: int = 12
     secure_cookies: bool = False
     web_dir: str = ""
-    shard: str = "0"
     edge_url: str = ""
     body_bytes: int = 32 * 1024 * 1024

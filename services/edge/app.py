@@ -15,7 +15,7 @@ from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
-from services.edge.stores.owner import Owner
+from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.publisher import Publisher
 from services.edge.stores.spool import Spool
@@ -31,7 +31,7 @@ BUS = web.AppKey("bus", Bus)
 CONFIG = web.AppKey("config", ConfigFollower)
 SPOOL = web.AppKey("spool", Spool)
 PUBLISHER = web.AppKey("publisher", Publisher)
-OWNER = web.AppKey("owner", Owner)
+OWNER = web.AppKey("owner", Owners)
 PRESENCE = web.AppKey("presence", Presence)
 POOL = web.AppKey("pool", UpstreamPool)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
@@ -79,7 +79,6 @@ async def spool(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     opened = app[SPOOL] = Spool(
         Path(settings.data_dir),
-        settings.shard,
         segment_bytes=settings.spool_segment_bytes,
         reserve_bytes=settings.spool_reserve_bytes,
     )
@@ -104,9 +103,11 @@ async def publisher(app: web.Application) -> AsyncIterator[None]:
 
 async def owner(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    asked = app[OWNER] = Owner(
+    asked = app[OWNER] = Owners(
         app[BUS],
         app[SPOOL].identity,
+        app[CONFIG].directory,
+        app[SPOOL].shard_of,
         queue_seconds=settings.queue_seconds,
         deadline_ms=settings.reserve_deadline_ms,
         first_tries=settings.reserve_first_tries,
@@ -161,7 +162,9 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     )
     running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
     app[READY] = lambda: not running.draining and not spool_.failed
-    app[PORTS]["edge"] = await running.listen(settings.listen_host, settings.listen_port, settings.listen_backlog)
+    app[PORTS]["edge"] = await running.listen(
+        settings.listen_host, settings.listen_port, settings.listen_backlog, settings.reuse_port
+    )
 
     async def drain() -> None:
         app[PRESENCE].drain()

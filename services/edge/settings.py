@@ -3,12 +3,12 @@
 import msgspec
 
 from shared.bus import BusSettings
-from shared.contracts.budget import DEFAULT_SHARD
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read from EDGE_…. http_*: health and metrics; listen_*: client traffic, 0 takes any free port.
 
+    reuse_port: several workers listen on one port, and the kernel spreads connections over them.
     data_dir: the spool and the edge's identity; one worker alone uses it.
     spool_segment_bytes: 16–64 MiB. spool_reserve_bytes: free disk below which governed requests are refused, so that
         the ends of those in flight still fit.
@@ -26,8 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen_host: str = "127.0.0.1"
     listen_port: int = 8080
     listen_backlog: int = 1024
+    reuse_port: bool = False
     data_dir: str = ".sluicegate/edge"
-    shard: str = DEFAULT_SHARD
 
     queue_seconds: float = 20.0
     reserve_deadline_ms: int = 50

@@ -23,12 +23,21 @@ _book = msgspec.json.Decoder(PriceBook)
 _published = Decoder(PriceBookPublished)
 _priced = Decoder(UsagePriced)
 
+ANY_SHARD = USAGE_PRICED.format(shard="*")
+_Record = tuple[str, str, bytes]  # subject, message id, bytes
+
 
 class Log(Protocol):
     """What is used of the bus here: see `shared.bus.Bus`."""
 
     async def append(
-        self, subject: str, data: bytes, *, msg_id: str = "", expected_last_seq: int | None = None
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        msg_id: str = "",
+        expected_last_seq: int | None = None,
+        expected_end: int | None = None,
     ) -> int: ...
     async def last(self, stream: str, subject: str) -> Stored | None: ...
     async def end(self, stream: str) -> Position: ...
@@ -62,91 +71,72 @@ async def publish_book(bus: Log, book: PriceBook) -> PriceBook:
 class PricedLog:
     """Appends to PRICED in the order of USAGE, many at once, each fenced by the sequence of the one before.
 
-    The fence foretells sequences, so this is the only writer of the whole stream. A second one makes either of them
-    fail with Overtaken; message ids carry `incarnation` so that the other's copy is not taken for one's own.
+    The fence is the end of the whole stream, not of one subject: there is one order over all shards, so a hole cannot be
+    stored over by the next shard's record, and shards that take turns still share a window. A second writer makes either
+    of them fail with Overtaken; message ids carry `incarnation` so that the other's copy is not taken for one's own.
     """
 
     def __init__(self, bus: Log, incarnation: str, window_records: int = 64) -> None:
         self._bus = bus
         self._incarnation = incarnation
         self._window = window_records
-        self._last: dict[str, int] = {}  # subject to the sequence of its last message
         self._end = 0
 
     async def resume(self, usage_log_id: str) -> int:
         """The sequence in USAGE up to which everything is priced; 0 when USAGE was made anew since."""
-        self._last.clear()
-        self._end = (await self._bus.end(PRICED)).seq
-        stored = await self._bus.last(PRICED, USAGE_PRICED.format(shard="*"))
+        stored = await self._bus.last(PRICED, ANY_SHARD)
+        # without a last record to tell by, the end of a log that was purged is still where the next one must go
+        self._end = stored.seq if stored else (await self._bus.end(PRICED)).seq
         if stored is None:
             return 0
-        self._end = max(self._end, stored.seq)
         usage_at = _priced.decode(stored.data).usage_at
         return usage_at.seq if usage_at.log_id == usage_log_id else 0
 
     async def append(self, entries: Sequence[UsagePriced]) -> None:
-        """Store all, in order. Waits for as long as the broker is away; raises Overtaken when another writer lives.
-
-        A window holds one subject: its messages are chained by the fence, so that a hole in it cannot be stored over.
-        """
-        start = 0
-        while start < len(entries):
-            subject = _subject(entries[start])
-            end = start + 1
-            while end < len(entries) and end - start < self._window and _subject(entries[end]) == subject:
-                end += 1
-            await self._append_window(subject, entries[start:end])
-            start = end
-
-    async def _append_window(self, subject: str, entries: Sequence[UsagePriced]) -> None:
-        if subject not in self._last:
-            stored = await _persist(lambda: self._bus.last(PRICED, subject))
-            if stored and stored.seq > self._end:
-                raise Overtaken(subject)  # written since we looked, and not by us
-            self._last[subject] = stored.seq if stored else 0
-        left = [(self._msg_id(entry), encode(entry)) for entry in entries]
-        size = len(left)
+        """Store all, in order. Waits for as long as the broker is away; raises Overtaken when another writer lives."""
+        left = [(_subject(entry), self._msg_id(entry), encode(entry)) for entry in entries]
+        size, unsure = self._window, False
         while left:
-            if await self._try(subject, left[:size]):
-                left, size = left[size:], len(left)
-            else:
-                left, size = (
-                    left[await self._stored_of(subject, left[:size]) :],
-                    1,
-                )  # then one alone, to find firm ground
+            if await self._try(left[:size], unsure):
+                left, size, unsure = left[size:], self._window, False
+            else:  # then one alone, to find firm ground
+                left, size, unsure = left[await self._stored_of(left[:size]) :], 1, True
 
-    async def _try(self, subject: str, window: Sequence[tuple[str, bytes]]) -> bool:
-        """Publish the window at once; False when something was not acknowledged as foretold."""
-        before, end = self._last[subject], self._end
-        expected = [before, *range(end + 1, end + len(window))]
+    async def _try(self, window: Sequence[_Record], unsure: bool) -> bool:
+        """Publish the window at once; False when something was not acknowledged as foretold.
+
+        unsure: an earlier copy of these may still reach the log, so that a refusal need not be another writer's doing.
+        """
+        end = self._end
         results = await asyncio.gather(
             *(
-                self._bus.append(subject, data, msg_id=msg_id, expected_last_seq=after)
-                for (msg_id, data), after in zip(window, expected, strict=True)
+                self._bus.append(subject, data, msg_id=msg_id, expected_end=end + index)
+                for index, (subject, msg_id, data) in enumerate(window)
             ),
             return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, Unavailable | Overtaken):
                 raise result
+        if not unsure and all(isinstance(result, Overtaken) for result in results):
+            raise Overtaken("PRICED")  # whoever stored something goes on: so one of two writers always does
         if list(results) != list(range(end + 1, end + len(window) + 1)):
-            log.warning("pricing.append_unsure", subject=subject, records=len(window))
+            log.warning("pricing.append_unsure", after_seq=end, records=len(window))
             return False
-        self._last[subject] = self._end = end + len(window)
+        self._end = end + len(window)
         return True
 
-    async def _stored_of(self, subject: str, window: Sequence[tuple[str, bytes]]) -> int:
+    async def _stored_of(self, window: Sequence[_Record]) -> int:
         """How many of the window are in the log, by its last message: ours is success, else another writer lives."""
         await asyncio.sleep(RETRY_SECONDS)
-        stored = await _persist(lambda: self._bus.last(PRICED, subject))
-        end = (await _persist(lambda: self._bus.end(PRICED))).seq
-        seq = stored.seq if stored else 0
-        if seq == self._last[subject] and end == self._end:
+        stored = await _persist(lambda: self._bus.last(PRICED, ANY_SHARD))
+        seq = stored.seq if stored else self._end
+        if seq == self._end:
             return 0
         index = seq - self._end - 1
-        if stored is None or end != seq or not 0 <= index < len(window) or window[index][1] != stored.data:
-            raise Overtaken(subject)
-        self._last[subject] = self._end = seq
+        if stored is None or not 0 <= index < len(window) or window[index][2] != stored.data:
+            raise Overtaken("PRICED")
+        self._end = seq
         return index + 1
 
     def _msg_id(self, entry: UsagePriced) -> str:

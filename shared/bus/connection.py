@@ -116,16 +116,20 @@ class Bus:
         *,
         msg_id: str = "",
         expected_last_seq: int | None = None,
+        expected_end: int | None = None,
         timeout: float | None = None,
     ) -> int:
         """Store durably; returns the stream sequence (of the first copy, where the broker knew msg_id already).
 
         expected_last_seq: sequence of the last message on this very subject, else Overtaken and nothing is stored.
+        expected_end: the same of the whole stream, for a log that has one writer over all its subjects.
         Unavailable leaves open whether it was stored: ask again with the same msg_id, or read the last message.
         """
         headers = {"Nats-Msg-Id": msg_id} if msg_id else {}
         if expected_last_seq is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(expected_last_seq)
+        if expected_end is not None:
+            headers["Nats-Expected-Last-Sequence"] = str(expected_end)
         try:
             ack = _read_ack(await self._ask(self._question(subject, data, headers or None), timeout))
         except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -12,6 +12,7 @@ EXTEND = "budget.{shard}.extend"  # request/reply: Extend -> Verdict
 CUT = "budget.{shard}.cut"  # request/reply: Cut -> Done
 TRUEUP = "budget.{shard}.trueup"  # event, may be lost: TrueUp
 BALANCES = "budget.{shard}.balances"  # request/reply: BalancesAsked -> Balances
+ACKNOWLEDGED = "budget.{shard}.acknowledged"  # request/reply: AcknowledgedAsked -> Acknowledged
 CHANGED = "budget.{shard}.changed"  # event, not stored: Changed
 DEFAULT_SHARD = "0"
 
@@ -230,12 +231,37 @@ class Balances(Message, frozen=True, kw_only=True):
     owner_epoch: int
 
 
+class AcknowledgedAsked(Message, frozen=True, kw_only=True):
+    """Ask how far the owner has come, and who has not yet acknowledged its decisions."""
+
+
+class Acknowledged(Message, frozen=True, kw_only=True):
+    """config_rev: it decides by this revision, durably. lagging: edges with a decision that they have not acknowledged."""
+
+    config_rev: int
+    decision_version: int
+    owner_epoch: int
+    lagging: tuple[Uid, ...] = ()
+
+
 class Changed(Message, frozen=True, kw_only=True):
     """A balance crossed one of its alert thresholds, or was blocked or unblocked."""
 
     balance: Balance
     threshold_ppm: int
     at: Micros
+
+
+class ShardOwned(Message, frozen=True, kw_only=True):
+    """Who has a shard: the value of its key in OWNERS, written several times a second. A hint; LEDGER says who may write.
+
+    replica: its name, "" for one that is meant to be alone. incarnation: of this start; "" when the shard was given up.
+    """
+
+    shard: str
+    replica: str
+    incarnation: str
+    owner_epoch: int
 
 
 class Decision(Message, frozen=True, kw_only=True):

@@ -151,11 +151,12 @@ class Price(Strict, frozen=True, kw_only=True):
 
 
 class OrgHead(Strict, frozen=True, kw_only=True):
-    """The tenant; left out, it is `default`."""
+    """The tenant; left out, it is `default`. shard: of the ledger, where a new one begins; it stays there."""
 
     id: Slug = "default"
     budgets: tuple[Budget, ...] = ()
     rate_limits: RateLimits = RateLimits()
+    shard: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]{0,16}$")] = ""
 
 
 class Organisation(Strict, frozen=True, kw_only=True):

@@ -179,6 +179,9 @@ SAMPLES: dict[str, Message] = {
     "budget.balances.asked": budget.BalancesAsked(org=ORG),
     "budget.balances": budget.Balances(items=(BALANCE,), total=1, config_rev=1, owner_epoch=1),
     "budget.changed": budget.Changed(balance=BALANCE, threshold_ppm=800_000, at=AT),
+    "budget.acknowledged.asked": budget.AcknowledgedAsked(),
+    "budget.acknowledged": budget.Acknowledged(config_rev=3, decision_version=7, owner_epoch=2, lagging=("01EDGE",)),
+    "budget.owned": budget.ShardOwned(shard="0", replica="budget-2", incarnation=RID, owner_epoch=7),
     "edge.decision": budget.Decision(scope=f"key:{KEY}", state="block", version=1, owner_epoch=1, denied=DENIED),
     "ledger.commit": ledger.Commit(
         shard="0", owner_epoch=1, at=AT, digest=bytes(32), priced=Position(log_id="L", seq=1), events=EVENTS

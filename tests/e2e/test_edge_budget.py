@@ -101,10 +101,10 @@ async def test_a_stream_in_line_for_more_gets_it_when_it_comes_free(
         await turn.start_stream()
         await turn.chunk(message_start() + DELTA * 40)
         [app] = edge
-        await until(lambda: app[OWNER]._asked)
+        await until(lambda: app[OWNER].of("0")._asked)
         await asker.balance(KEY)  # answered after the question before it
         await asker.once(Withdraw(rid="other", edge="e1", epoch=1), WITHDRAW)
-        await until(lambda: not app[OWNER]._asked, 1.0, "the late verdict: to ask again would take two seconds")
+        await until(lambda: not app[OWNER].of("0")._asked, 1.0, "the late verdict: to ask again would take two seconds")
         await turn.chunk(DELTA * 30 + message_end(7_000))
         await turn.write(b"0\r\n\r\n")
 
@@ -154,4 +154,4 @@ async def test_a_large_prompt_is_let_in_on_a_tight_budget_by_its_count(
         assert [b"count_tokens" in request.line for request in upstream.requests] == [True, False]
         held = (await Asker(bus).balance(KEY)).held_nano_usd
         assert held == 30_400_000, "20,400 tokens of input at 1, 1,000 of output at 10 dollars a million"
-        await until(lambda: not app[OWNER]._tasks)
+        await until(lambda: not app[OWNER].of("0")._tasks)

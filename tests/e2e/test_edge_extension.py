@@ -216,7 +216,7 @@ async def test_a_client_that_leaves_while_more_is_asked_for_ends_the_asking(edge
         await until(lambda: edge.owner.extends)
         client.reset()
         assert (await record(edge)).outcome == "client_gone"
-    await until(lambda: not edge.app[OWNER]._asked)
+    await until(lambda: not edge.app[OWNER].of("0")._asked)
 
 
 async def test_a_successor_knows_of_the_extension(start_edge: Start, tmp_path: Path) -> None:

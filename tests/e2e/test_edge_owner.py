@@ -9,9 +9,10 @@ import pytest
 
 from services.edge.core.lifecycle import Identity
 from services.edge.stores.catalogue import Catalogue
-from services.edge.stores.owner import Owner
+from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from shared.bus import Bus
+from shared.bus.connection import Handler
 from shared.contracts.attribution import Principal
 from shared.contracts.budget import (
     BALANCES,
@@ -30,15 +31,17 @@ from shared.contracts.budget import (
     Verdict,
     Withdraw,
 )
+from shared.contracts.config import ConfigChanged, Org
 from shared.contracts.edge import EDGE_DECISION, EDGE_STATUS, EDGE_VERDICT, DecisionAck, EdgeStatus
 from shared.contracts.message import Decoder, Message, encode
 from shared.contracts.pricing import PRICES_BOOK, PriceBook, PriceBookPublished, RateCard, Tokens
 from shared.contracts.streams import DECISIONS, EDGES
+from shared.directory import Directory
 from shared.errors import Unavailable
 from tests.fixtures.attempts import DENIED, GRANTED, reserve
 from tests.fixtures.waiting import until
 
-ME = Identity(edge="E1", epoch=1, shard="0")
+ME = Identity(edge="E1", epoch=1)
 PATH = Principal(org="O", team="T", key="K")
 
 _reserve = Decoder(Reserve)
@@ -81,16 +84,16 @@ async def played(bus: Bus) -> PlayedOwner:
     return made
 
 
-Maker = Callable[[float], Awaitable[Owner]]
+Maker = Callable[[float], Awaitable[Owners]]
 
 
 @pytest.fixture
 async def owner(bus: Bus) -> AsyncIterator[Maker]:
     """Makes owners with the given queue_seconds."""
-    made: list[Owner] = []
+    made: list[Owners] = []
 
-    async def make(queue_seconds: float) -> Owner:
-        one = Owner(bus, ME, queue_seconds=queue_seconds)
+    async def make(queue_seconds: float) -> Owners:
+        one = Owners(bus, ME, Directory(), lambda rid: "0", queue_seconds=queue_seconds)
         await one.open()
         made.append(one)
         return one
@@ -286,3 +289,30 @@ async def test_the_catalogue_follows_the_newest_price_book(bus: Bus) -> None:
         await bus.append(PRICES_BOOK, encode(message))
     await until(lambda: [card.id for card in one.cards] == ["new"])
     following.cancel()
+
+
+async def test_each_organisation_is_asked_for_at_its_own_shard(bus: Bus) -> None:
+    directory = Directory()
+    puts = (Org(uid="far", id="far", shard="1"), Org(uid="near", id="near"))
+    directory.apply(ConfigChanged(config_rev=1, at=1, actor="test", puts=puts))
+    begun = {"r-far": "1", "r-near": "0"}
+    heard: list[tuple[str, str]] = []
+
+    def listener(shard: str) -> Handler:
+        async def hear(data: bytes) -> bytes:
+            ask = Decoder(Reserve).decode(data)
+            heard.append((shard, ask.rid))
+            # epochs are each shard's own: a young owner of one must be believed beside an old one of the other
+            answer = msgspec.structs.replace(GRANTED, owner_epoch=9 if shard == "0" else 1)
+            return encode(Verdict(rid=ask.rid, answer=answer))
+
+        return hear
+
+    for shard in ("0", "1"):
+        await bus.subscribe(RESERVE.format(shard=shard), listener(shard))
+    owners = Owners(bus, ME, directory, lambda rid: begun[rid], queue_seconds=5)
+    for rid in ("r-near", "r-far"):
+        assert isinstance(await owners.reserve(msgspec.structs.replace(reserve(), rid=rid)), Granted)
+    assert heard == [("0", "r-near"), ("1", "r-far")]
+    assert (directory.shard("far"), directory.shard("gone"), directory.shards()) == ("1", "0", ("0", "1"))
+    await owners.close()

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from services.edge.core.journal import Started
 from services.edge.stores import spool_folder
 from services.edge.stores.publisher import Publisher
 from services.edge.stores.segment import numbers, path_of
@@ -29,7 +31,7 @@ _request = Decoder(RequestCompleted)
 
 @asynccontextmanager
 async def opened(folder: Path, *, reserve_bytes: int = 0, segment_bytes: int = 1 << 20) -> AsyncIterator[Spool]:
-    spool = Spool(folder, "0", reserve_bytes=reserve_bytes, segment_bytes=segment_bytes)
+    spool = Spool(folder, reserve_bytes=reserve_bytes, segment_bytes=segment_bytes)
     spool.open()
     try:
         yield spool
@@ -43,7 +45,7 @@ def crash(spool: Spool) -> None:
 
 
 def left(folder: Path) -> Spool:
-    spool = Spool(folder, "0", reserve_bytes=0)
+    spool = Spool(folder, reserve_bytes=0)
     spool.open()
     return spool
 
@@ -96,10 +98,32 @@ async def test_usage_is_numbered_without_gaps_in_its_epoch(tmp_path: Path) -> No
         usages, requests = await waiting(spool)
         assert [usage.spool_seq for usage in usages] == [*range(1, 21)]
         assert [request.spool_seq for request in requests] == [*range(1, 21)]
-        assert {(usage.edge, usage.epoch, usage.shard) for usage in usages} == {
-            (spool.identity.edge, spool.identity.epoch, "0")
-        }
+        assert {(usage.edge, usage.epoch) for usage in usages} == {(spool.identity.edge, spool.identity.epoch)}
         assert spool.live == ()
+
+
+async def test_usage_is_numbered_for_each_shard_and_goes_to_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        starts = [on_shard(started(f"r{n}"), str(n % 2)) for n in range(6)]
+        for start in starts:
+            await spool.start(start)
+            assert spool.shard_of(start.usage.rid) == start.usage.shard
+        for start in starts[:4]:
+            spool.sent(sent(start))
+            await spool.end(settled(start))
+    async with opened(tmp_path) as spool:  # those left behind are closed where they were begun
+        pending = await spool.outbox.next(100)
+        usages, _ = await waiting(spool)
+        assert [one.shard for one in pending if one.kind == "usage"] == [usage.shard for usage in usages]
+        numbered = [(usage.rid, usage.shard, usage.epoch, usage.spool_seq) for usage in usages]
+        assert numbered == [
+            *(("r0", "0", 1, 1), ("r1", "1", 1, 1), ("r2", "0", 1, 2), ("r3", "1", 1, 2)),
+            *(("r4", "0", 2, 1), ("r5", "1", 2, 1)),
+        ]
+
+
+def on_shard(start: Started, shard: str) -> Started:
+    return msgspec.structs.replace(start, usage=msgspec.structs.replace(start.usage, shard=shard))
 
 
 async def test_a_crash_leaves_every_attempt_with_exactly_one_end(tmp_path: Path) -> None:
@@ -170,7 +194,7 @@ async def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
         "import asyncio, pathlib, sys\n"
         "from tests.fixtures.attempts import *\nfrom services.edge.stores.spool import Spool\n"
         "async def main():\n"
-        "    spool = Spool(pathlib.Path(sys.argv[1]), '0', reserve_bytes=0); spool.open()\n"
+        "    spool = Spool(pathlib.Path(sys.argv[1]), reserve_bytes=0); spool.open()\n"
         "    start = started('killed'); await spool.start(start); spool.sent(sent(start))\n"
         "    print('sent', flush=True); await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
@@ -214,7 +238,7 @@ async def test_a_segment_with_a_living_attempt_stays_or_is_carried_on(tmp_path: 
 
 
 async def test_a_carried_attempt_is_recovered_once_with_all_that_is_known(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, "0", reserve_bytes=0, segment_bytes=2000)
+    spool = Spool(tmp_path, reserve_bytes=0, segment_bytes=2000)
     spool.open()
     living = started("living")
     await spool.start(living)
@@ -268,7 +292,7 @@ async def test_a_disk_that_does_not_sync_stops_all(tmp_path: Path) -> None:
     def broken(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    spool = Spool(tmp_path, "0", reserve_bytes=0)
+    spool = Spool(tmp_path, reserve_bytes=0)
     spool.open()
     spool._log._sync = broken
     for _ in range(2):
@@ -285,7 +309,7 @@ async def test_one_sync_serves_all_that_wait(tmp_path: Path) -> None:
         syncs.append(fd)
         os.fdatasync(fd)
 
-    spool = Spool(tmp_path, "0", reserve_bytes=0, sync=sync)
+    spool = Spool(tmp_path, reserve_bytes=0, sync=sync)
     spool.open()
     await asyncio.gather(*(spool.start(started()) for _ in range(100)))
     assert len(syncs) <= 4

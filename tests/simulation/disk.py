@@ -41,10 +41,10 @@ class Disk:
 class Spool:
     """One process's use of the disk, from its start to its death."""
 
-    def __init__(self, world: "World", disk: Disk, shard: str) -> None:
+    def __init__(self, world: "World", disk: Disk) -> None:
         self._world, self._disk = world, disk
         disk.epoch += 1  # synced before it is used
-        self.identity = Identity(edge=disk.edge, epoch=disk.epoch, shard=shard)
+        self.identity = Identity(edge=disk.edge, epoch=disk.epoch)
         self.live: dict[str, None] = {}
         self.outbox: list[tuple[int, UsageRecorded]] = []  # with the place of the record
         self.arrived = asyncio.Event()
@@ -109,7 +109,7 @@ class Spool:
     def _append(self, usage: UsageRecorded) -> None:
         self._seq += 1
         me = self.identity
-        stamped = msgspec.structs.replace(usage, edge=me.edge, epoch=me.epoch, shard=me.shard, spool_seq=self._seq)
+        stamped = msgspec.structs.replace(usage, edge=me.edge, epoch=me.epoch, spool_seq=self._seq)
         self._disk.records.append(stamped)
         self._queue(len(self._disk.records) - 1, stamped)
 

@@ -63,7 +63,7 @@ class Edge(Process):
     def __init__(self, world: World, disk: Disk) -> None:
         super().__init__(world, disk.edge)
         self.disk = disk
-        self.spool = Spool(world, disk, SHARD)
+        self.spool = Spool(world, disk)
         self._owner_epoch = 0
 
     async def run(self) -> None:

@@ -35,6 +35,9 @@ class PlayedLedger:
         self.versions += [event.version for event in events if isinstance(event, Decided)]
         await asyncio.sleep(0)
 
+    async def confirm(self) -> None:
+        await asyncio.sleep(0)
+
 
 class PlayedRulebook:
     """Rules that never change."""

@@ -15,7 +15,7 @@ from services.cli.app import COMMANDS, program
 from services.cli.commands.get import budgets, kind_named
 from services.cli.commands.keys import body_of
 from services.cli.commands.simulate import mix_of
-from services.cli.core import doctor
+from services.cli.core import doctor, in_force
 from services.cli.output import Column, dollars, table, words
 from services.cli.supervisor.child import pause_before
 
@@ -25,6 +25,18 @@ def test_dollars_are_exact(nano_usd: int) -> None:
     text = dollars(nano_usd)
     assert Decimal(text.replace("$", "").replace(",", "")) * 10**9 == nano_usd
     assert len(text.rpartition(".")[2]) >= 2
+
+
+def test_who_has_a_change_and_who_lags_is_said_in_words() -> None:
+    edges = [{"edge": "01A", "config_rev": 5, "lagging": False}, {"edge": "01B", "config_rev": 4, "lagging": True}]
+    shards = [{"shard": "0", "config_rev": 5, "lagging": False}, {"shard": "1", "config_rev": 0, "lagging": True}]
+    found = {"config_rev": 5, "waited_ms": 2000, "edges": edges, "shards": shards, "lagging": ["01B"]}
+    assert list(in_force.words(found)) == [
+        "in force on 1 of 2 edges after 2000 ms",
+        "edge 01B lags: it is at revision 4 of 5",
+        "the owner of shard 1 lags: it does not answer, and nothing passes there on older rules",
+    ]
+    assert list(in_force.words(None)) == []
 
 
 def test_dollars_read_well() -> None:

@@ -29,7 +29,7 @@ USER = {
 
 def planned(environ: dict[str, str] | None = None, options: Options | None = None) -> dict[str, Service]:
     given = USER if environ is None else environ
-    made = plan.services(given, LAYOUT, options or Options(), BUS, Path("/data/admin-token"))
+    made = plan.services(given, LAYOUT, options or Options(), BUS, Path("/data/admin-token"), ["0"])
     return {service.name: service for service in [*made, plan.simulator(given, LAYOUT, 0)]}
 
 
@@ -89,6 +89,40 @@ def test_our_own_processes_are_never_behind_the_users_proxy() -> None:
     assert environ["HTTPS_PROXY"] == "http://proxy:3128"
     assert environ["NO_PROXY"] == "intern.example,127.0.0.1,localhost"
     assert environ["no_proxy"] == "127.0.0.1,localhost"
+
+
+def many(**options: int) -> dict[str, dict[str, str]]:
+    made = plan.services(USER, LAYOUT, Options(**options), BUS, Path("/data/admin-token"), ["0", "1", "2"])  # type: ignore[arg-type]  # fields by name
+    return {service.name: service.environ() for service in made}
+
+
+def test_edges_share_a_port_and_nothing_else() -> None:
+    found = many(edges=3)
+    edges = [found[name] for name in ("edge", "edge-2", "edge-3")]
+    assert {edge["EDGE_LISTEN_PORT"] for edge in edges} == {"8080"}
+    assert {edge["EDGE_REUSE_PORT"] for edge in edges} == {"true"}
+    assert [edge["EDGE_DATA_DIR"] for edge in edges] == ["/data/edge", "/data/edge-2", "/data/edge-3"]
+    assert len({edge["EDGE_READY_FILE"] for edge in edges}) == 3
+    assert many()["edge"]["EDGE_REUSE_PORT"] == "false", "a port that another program has must be noticed"
+
+
+def test_every_shard_is_at_home_with_one_replica_and_may_go_to_any() -> None:
+    found = many(budgets=2)
+    replicas = [found["budget"], found["budget-2"]]
+    assert {replica["BUDGET_SHARDS"] for replica in replicas} == {"0,1,2"}
+    assert [replica["BUDGET_HOME_SHARDS"] for replica in replicas] == ["0,2", "1"]
+    assert [replica["BUDGET_REPLICA"] for replica in replicas] == ["budget", "budget-2"]
+    assert many(budgets=4)["budget-4"]["BUDGET_HOME_SHARDS"] == "none"
+    assert "BUDGET_REPLICA" not in many()["budget"], "alone it takes its shards at once"
+
+
+def test_an_edge_that_has_left_a_spool_is_not_given_up(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert layout.edges() == 1
+    for name in ("edge", "edge-3"):
+        layout.of(name).mkdir()
+        (layout.of(name) / "edge-id").write_text("01EDGE")
+    assert layout.edges() == 3
 
 
 def test_options_name_the_ports() -> None:

@@ -20,7 +20,7 @@ from shared.contracts.config import Credential, Provider
 from shared.contracts.edge import Line
 
 ASKED = Asked(model="asked", region="eu", speed="fast", geo="us", input_estimate=50, most_output_tokens=400)
-ME = Identity(edge="E", epoch=3, shard="0")
+ME = Identity(edge="E", epoch=3)
 
 
 def lines(**counts: object) -> list[tuple[str, int, str, int]]:

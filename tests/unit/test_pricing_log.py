@@ -9,7 +9,7 @@ import pytest
 from services.pricing import core, stores
 from services.pricing.stores import PricedLog, publish_book, read_book
 from shared.bus import Stored
-from shared.contracts.message import Decoder
+from shared.contracts.message import Decoder, encode
 from shared.contracts.pricing import PRICES_BOOK, PriceBookPublished, UsagePriced
 from shared.contracts.streams import PRICED, PRICES, Position
 from shared.errors import Overtaken, Unavailable
@@ -30,20 +30,29 @@ class MemoryLog:
         self._ids: dict[str, int] = {}
         self._appends = itertools.count()
 
-    async def append(self, subject: str, data: bytes, *, msg_id: str = "", expected_last_seq: int | None = None) -> int:
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        msg_id: str = "",
+        expected_last_seq: int | None = None,
+        expected_end: int | None = None,
+    ) -> int:
         fault = self._fault(next(self._appends))
         if fault == "refused":
             raise Unavailable("bus")
-        seq = self._store(subject, data, msg_id, expected_last_seq)
+        last = max((m.seq for m in self.messages if m.subject == subject), default=0)
+        wrong = expected_last_seq not in (None, last) or expected_end not in (None, len(self.messages))
+        seq = self._store(subject, data, msg_id, wrong)
         if fault:
             raise Unavailable("bus")
         return seq
 
-    def _store(self, subject: str, data: bytes, msg_id: str, expected: int | None) -> int:
+    def _store(self, subject: str, data: bytes, msg_id: str, wrong: bool) -> int:
         if msg_id and msg_id in self._ids:
             return self._ids[msg_id]
-        last = max((m.seq for m in self.messages if m.subject == subject), default=0)
-        if expected is not None and expected != last:
+        if wrong:
             raise Overtaken(subject)
         self.messages.append(Stored(len(self.messages) + 1, subject, data))
         self._ids[msg_id] = len(self.messages)
@@ -102,6 +111,27 @@ async def test_a_broker_that_fails_now_and_then_loses_and_doubles_nothing(fault:
     assert stored(log) == wanted
 
 
+async def test_shards_that_take_turns_share_a_window() -> None:
+    log = MemoryLog()
+    priced = PricedLog(log, "i", window_records=64)
+    await priced.resume("L")
+    wanted = entries(64, "01")
+    window = [(f"usage.priced.{e.usage.shard}", priced._msg_id(e), encode(e)) for e in wanted]
+    assert await priced._try(window, unsure=False)
+    assert stored(log) == wanted
+
+
+async def test_a_writer_that_slept_cannot_store_on_a_shard_that_the_other_has_not_touched() -> None:
+    log = MemoryLog()
+    asleep, awake = PricedLog(log, "i"), PricedLog(log, "j")
+    await asleep.resume("L")
+    await awake.resume("L")
+    await awake.append(entries(2, "0"))
+    with pytest.raises(Overtaken):
+        await asleep.append([entry(1, "1")])
+    assert len(log.messages) == 2
+
+
 async def test_a_record_that_an_edge_sent_twice_does_not_stop_the_log() -> None:
     log = MemoryLog()
     priced = PricedLog(log, "i")
@@ -119,8 +149,22 @@ async def test_a_second_writer_is_noticed_and_doubles_nothing() -> None:
     wanted = entries(3)
     await first.append(wanted[:2])
     with pytest.raises(Overtaken):
-        await second.append(wanted)
+        await second.append(wanted[:2])
     await first.append(wanted[2:])
+    assert stored(log) == wanted
+
+
+async def test_of_two_writers_at_once_the_one_that_stored_last_goes_on() -> None:
+    log = MemoryLog()
+    first, second = PricedLog(log, "i"), PricedLog(log, "j")
+    await first.resume("L")
+    await second.resume("L")
+    wanted = entries(5, "01")
+    await first.append(wanted[:2])
+    await second.append(wanted[:3])  # its third fits where the other stands
+    with pytest.raises(Overtaken):
+        await first.append(wanted[2:3])
+    await second.append(wanted[3:])
     assert stored(log) == wanted
 
 

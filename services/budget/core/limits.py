@@ -139,10 +139,14 @@ def _largest_hold(limits: tuple[Limit, ...]) -> str:
 
 
 class Catalogue:
-    """Every budget there is, as of one revision of CONFIG; made anew when that changes."""
+    """Every budget of one shard's organisations, as of one revision of CONFIG; made anew when that changes.
 
-    def __init__(self, directory: Directory) -> None:
+    shard: "" for those of all.
+    """
+
+    def __init__(self, directory: Directory, shard: str = "") -> None:
         self.config_rev = directory.config_rev
+        self._shard = shard
         self._directory = directory
         self._calendars: dict[tuple[str, str, str], Calendar] = {}
         self._paths: dict[tuple[Uid, Uid, str], Path | None] = {}
@@ -157,12 +161,14 @@ class Catalogue:
             if isinstance(entity, Grant):
                 self._grants[entity.budget_id].append(entity)
         for org, scope, uid, rule in directory.all_rules():
+            if not self.has(org):
+                continue
             if rule.per:
                 self._members[uid].append((org, rule))
             else:
                 self._add(self._limit(org, scope, uid, rule, directory.lifetimes.of_budget(rule.id)))
         for entity in directory.entities.values():
-            if isinstance(entity, Key):
+            if isinstance(entity, Key) and self.has(entity.org):
                 self._add_key(entity)
         self.agenda = Agenda(
             (at, limit.id) for limit in self.limits.values() if limit.allowances for at in limit.allowances.turns()
@@ -173,6 +179,10 @@ class Catalogue:
         is_fixed = not grants and (not rule.rollover_cap_nano_usd or rule.period == "total")
         allowances = None if is_fixed else Allowances(rule, basis, calendar, lifetime, grants)
         return Limit(org, scope, scope_uid, rule, calendar, allowances)
+
+    def has(self, org: Uid) -> bool:
+        """Whether this organisation is decided here."""
+        return not self._shard or self._directory.shard(org) == self._shard
 
     def _add(self, limit: Limit) -> None:
         self.limits[limit.id] = limit
@@ -210,7 +220,7 @@ class Catalogue:
     def path(self, key_uid: Uid, provider_uid: Uid, session: str = "") -> Path | None:
         """None when the key or the provider is not governed here."""
         entity = self._directory.entities.get(key_uid)
-        if not isinstance(entity, Key):
+        if not isinstance(entity, Key) or not self.has(entity.org):
             return None
         if not entity.session_budget_nano_usd:
             session = ""  # one path for all sessions

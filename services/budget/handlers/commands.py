@@ -82,7 +82,7 @@ class Commands:
     def reserve(self, data: bytes) -> Awaitable[bytes]:
         """No coroutine, since nearly all that budget does is this: no task is made for it where nothing has to be waited for."""
         ask = _reserve.decode(data)
-        if self._rulebook.has_reached(ask.config_rev):
+        if self._rulebook.has_reached(ask.config_rev) and self._is_ours(ask):
             return self._verdict(ask, len(data))
         return self._reserve_later(ask, len(data))
 
@@ -93,7 +93,14 @@ class Commands:
         except TimeoutError:
             # silence, not a refusal: the edge asks again with the same rid
             raise Unavailable(f"revision {ask.config_rev} of CONFIG") from None
+        if not self._is_ours(ask):
+            raise Unavailable(f"the shard of organisation {ask.principal.org}")
         return await self._verdict(ask, size)
+
+    def _is_ours(self, ask: Reserve) -> bool:
+        """Whether its organisation lives here; one that nobody knows is told so."""
+        directory = self._rulebook.config.directory
+        return ask.principal.org not in directory.entities or directory.shard(ask.principal.org) == self._shard
 
     async def extend(self, data: bytes) -> bytes:
         return await self._verdict(_extend.decode(data), len(data))

@@ -56,6 +56,11 @@ class Herald:
         if edge not in self._tasks:
             self._tasks[edge] = asyncio.create_task(self._tell(edge))
 
+    @property
+    def lagging(self) -> tuple[str, ...]:
+        """Edges that have a decision which they have not acknowledged."""
+        return tuple(sorted(edge for edge, waiting in self._waiting.items() if waiting))
+
     async def _tell(self, edge: str) -> None:
         waiting = self._waiting[edge]
         subject = EDGE_DECISION.format(edge=edge)

@@ -141,6 +141,8 @@ class Owner:
                     step = self._decide(rules, now)
                     if step.events:
                         await self._ledger.append(self.state, step.events, now)
+                    elif step.answers or step.group.late:
+                        await self._ledger.confirm()
                     self.durable = True
                 self._answer(step)
                 self._tell(rules, step, now)

@@ -23,9 +23,10 @@ _book = msgspec.json.Decoder(PriceBook)
 
 
 class Rulebook:
-    """`current` makes the rules anew only when something has changed. on_change: called when something has."""
+    """Of one shard. `current` makes the rules anew only when something has changed; `changed` is set then."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, shard: str) -> None:
+        self._shard = shard
         self.config = ConfigFollower(bus, lambda _: self._changed())
         self.changed = asyncio.Event()
         self._bus = bus
@@ -71,7 +72,7 @@ class Rulebook:
         if self._rules is None:
             assert self._book is not None, "complete() comes first"
             directory = self.config.directory
-            catalogue = Catalogue(directory)
+            catalogue = Catalogue(directory, self._shard)
             prices = tuple(entity for entity in directory.entities.values() if isinstance(entity, PriceOverride))
             self._rules = Rules(catalogue, Tariff(self._book, prices))
             log.info("budget.rules_taken", config_rev=catalogue.config_rev, budgets=len(catalogue.limits))

@@ -12,10 +12,10 @@ from services.budget.handlers.owner import TICK_SECONDS, Owner
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.stores import closings_under_way, kept_decisions, registered_edges
 from shared.bus import Bus
-from shared.contracts.budget import Decision
+from shared.contracts.budget import ACKNOWLEDGED, Acknowledged, Decision
 from shared.contracts.edge import EDGE_STATUS, EdgeStatus
 from shared.contracts.ledger import Decided
-from shared.contracts.message import Decoder, Micros
+from shared.contracts.message import Decoder, Micros, encode
 from shared.errors import Unavailable
 
 log = structlog.get_logger()
@@ -42,6 +42,7 @@ class Watch:
     async def begin(self) -> None:
         """Hear the edges from now on, and bring everyone to the decisions of the ledger."""
         await self._bus.subscribe(EDGE_STATUS.format(edge="*"), self.heard)
+        await self._bus.subscribe(ACKNOWLEDGED.format(shard=self._shard), self.acknowledged)
         now = self._owner.now()
         for edge in await registered_edges(self._bus):
             self._presence.expect(edge, now)
@@ -70,6 +71,19 @@ class Watch:
             log.info("budget.edge_heard", edge=status.edge, epoch=status.epoch)
             state = self._owner.state
             self._herald.tell(status.edge, [self._decision(state.decisions[scope]) for scope in blocks.blocked(state)])
+
+    async def acknowledged(self, data: bytes) -> bytes:
+        """What is durable and told; between two records, since what is being written is neither yet."""
+        async with self._owner.between_records:
+            state = self._owner.state
+            return encode(
+                Acknowledged(
+                    config_rev=state.config_rev if self._owner.durable else 0,
+                    decision_version=state.version,
+                    owner_epoch=state.owner_epoch,
+                    lagging=self._herald.lagging,
+                )
+            )
 
     async def run(self) -> None:
         """Once a second, for ever: roll periods, and expire what nobody lists."""

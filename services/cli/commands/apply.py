@@ -9,6 +9,7 @@ from rich.console import Console
 
 from services.cli import options, output
 from services.cli.api import Target
+from services.cli.core import in_force
 from services.cli.errors import Trouble
 from services.cli.output import Column, words
 from services.cli.supervisor import organisation
@@ -40,11 +41,17 @@ def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, t
         raise Trouble(f"{Path(file.name)} cannot be read: {error}") from None
     simulator_url = target.simulator_url()
     routed = _routed(text, file.name, simulator_url) if simulator_url else text
-    query = {"dry_run": "true" if dry_run else None, "prune": "true" if prune else None, "reason": reason}
+    query: dict[str, str | None] = {
+        "dry_run": "true" if dry_run else None,
+        "prune": "true" if prune else None,
+        "reason": reason,
+    }
     with Console(stderr=True).status("applying"):
         if routed != text:  # the console reads the text as it was written, and refuses what a rewritten one would hide
             target.api().post_yaml("/api/v1/organisation", text, query | {"dry_run": "true"})
-        answer = target.api().post_yaml("/api/v1/organisation", routed, query)
+        answer = target.api().post_yaml(
+            "/api/v1/organisation", routed, query if dry_run else {**query, **in_force.WAIT}
+        )
     if as_json:
         output.show_json(answer)
         return
@@ -57,6 +64,8 @@ def command(file: Any, dry_run: bool, prune: bool, reason: str, as_json: bool, t
     if routed != text:
         print(f"\nwithout ANTHROPIC_API_KEY, Anthropic's traffic stays with the simulator at {simulator_url}")
     print("\nnothing was changed: a dry run" if dry_run else f"\nin force as revision {answer['config_rev']}")
+    for line in in_force.words(answer.get("in_force")):
+        print(line)
 
 
 def warnings(changes: Sequence[Mapping[str, Any]]) -> list[str]:

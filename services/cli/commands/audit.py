@@ -28,7 +28,7 @@ def command() -> None:
 @command.command("verify")
 @click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
 @click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
-@click.option("--chain", default="0", show_default=True, help="One per shard.")
+@click.option("--chain", default="0", show_default=True, help="One per audit process; it holds every shard.")
 @click.option(
     "--head", default="", help="The last page's digest as an earlier check told it: shows an end that was cut off."
 )

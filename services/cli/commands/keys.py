@@ -8,6 +8,7 @@ import click
 from services.cli import options, output
 from services.cli.api import Target, unit
 from services.cli.commands.get import COLUMNS
+from services.cli.core import in_force
 
 
 @click.group("keys")
@@ -73,11 +74,11 @@ def rotate(key: str, overlap_seconds: int, as_json: bool, target: Target) -> Non
 @options.targeted
 def revoke(key: str, as_json: bool, target: Target) -> None:
     """Refuse everything with this key from now on."""
-    found = target.api().post(f"/api/v1/keys/{unit(key)}/revoke")
+    found = target.api().post(f"/api/v1/keys/{unit(key)}/revoke", query=in_force.WAIT)
     if as_json:
         output.show_json(found)
     else:
-        print(f"{found['path']} is revoked")
+        print("\n".join([f"{found['path']} is revoked", *in_force.words(found.get("in_force"))]))
 
 
 def _show_secret(made: Mapping[str, Any], as_json: bool) -> None:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from services.budget.core.inspection import Check
 from services.budget.explain import Step, story
+from services.budget.stores import written_shards
 from services.budget.verify import ClickHouse, Verifier
 from services.cli import options, output
 from services.cli.api import Target
@@ -33,7 +34,7 @@ def command() -> None:
 @command.command("verify")
 @click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
 @click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
-@click.option("--shard", default=DEFAULT_SHARD, show_default=True)
+@click.option("--shard", default="", help="One alone; every shard that has records if left out.")
 @click.option("--clickhouse-url", default="", help="As http://…/DATABASE; the one that runs here if left out.")
 @options.as_json
 @options.targeted
@@ -64,7 +65,14 @@ async def _verify(
     try:
         async with open_bus(settings, "ledger verify") as bus:
             table = await _table(clickhouse_url) if clickhouse_url else None
-            return await Verifier(bus, shard, table, progress).run()
+            shards = [shard] if shard else await written_shards(bus) or [DEFAULT_SHARD]
+            checks: list[Check] = []
+            for each in shards:
+                found = await Verifier(bus, each, table, progress).run()
+                for check in found if len(shards) > 1 else ():
+                    check.name = f"shard {each}: {check.name}"
+                checks += found
+            return checks
     except Unavailable as error:
         raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
 
@@ -91,7 +99,7 @@ def _show(checks: list[Check], good: bool) -> None:
 @click.argument("rid")
 @click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
 @click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
-@click.option("--shard", default=DEFAULT_SHARD, show_default=True)
+@click.option("--shard", default="", help="One alone; every shard that has records if left out.")
 @options.as_json
 @options.targeted
 def explain(rid: str, bus_url: str, bus_prefix: str, shard: str, as_json: bool, target: Target) -> None:
@@ -102,7 +110,8 @@ def explain(rid: str, bus_url: str, bus_prefix: str, shard: str, as_json: bool, 
         steps = asyncio.run(_story(settings, shard, rid))
     if not steps:
         raise Trouble(
-            f"the ledger of shard {shard} has nothing about {rid}: it was never admitted, or is no attempt's id"
+            f"the ledger{f' of shard {shard}' if shard else ''} has nothing about {rid}: "
+            "it was never admitted, or is no attempt's id"
         )
     if as_json:
         output.show_json({"rid": rid, "steps": [msgspec.structs.asdict(step) for step in steps]})
@@ -114,7 +123,8 @@ def explain(rid: str, bus_url: str, bus_prefix: str, shard: str, as_json: bool, 
 async def _story(settings: BusSettings, shard: str, rid: str) -> list[Step]:
     try:
         async with open_bus(settings, "ledger explain") as bus:
-            return await story(bus, shard, rid)
+            shards = [shard] if shard else await written_shards(bus)
+            return [step for each in shards for step in await story(bus, each, rid)]
     except Unavailable as error:
         raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
 

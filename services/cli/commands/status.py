@@ -67,7 +67,9 @@ def local(running: dict[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "state": state,
             "pids": running["pids"][name],
-            "ports": [running[public[name]]] if name in public else [running["http"].get(name)],
+            "ports": [running[public[kind]]]
+            if (kind := name.partition("-")[0]) in public
+            else [running["http"].get(name)],
         }
         for name, state in zip(names, states, strict=True)
     ]

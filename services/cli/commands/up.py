@@ -10,6 +10,7 @@ from services.cli.supervisor import up
 from services.cli.supervisor.plan import Options
 
 PORT = click.IntRange(0, 65_535)
+COUNT = click.IntRange(1, 64)
 
 
 @click.command("up")
@@ -26,6 +27,19 @@ PORT = click.IntRange(0, 65_535)
 @click.option("--console-port", type=PORT, default=8081, show_default=True, help="The page and the admin API.")
 @click.option("--clickhouse-port", type=PORT, default=8123, show_default=True, help="ClickHouse's HTTP protocol.")
 @click.option("--nats-port", type=PORT, default=4222, show_default=True, help="The broker.")
+@click.option(
+    "--edges", type=COUNT, default=1, show_default=True, help="Edge processes; they share the edge port and the load."
+)
+@click.option(
+    "--budgets",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Budget replicas: each shard has one, the others stand by.",
+)
+@click.option(
+    "--shards", type=COUNT, default=1, show_default=True, help="Shards of the ledger; an organisation lives in one."
+)
 def command(**given: object) -> None:
     """Start everything on this machine and keep it running. Ports: 0 is any free one.
 

@@ -66,6 +66,11 @@ class Layout(msgspec.Struct, frozen=True):
     def ready_file(self, name: str) -> Path:
         return self.root / "run" / f"{name}.json"
 
+    def edges(self) -> int:
+        """How many edge workers have left a spool here: whoever is given up must first have told all that it knows."""
+        left = (path.parent.name.removeprefix("edge-") for path in self.root.glob("edge-*/edge-id"))
+        return max([1, *(int(number) for number in left if number.isdigit())])
+
     def of(self, name: str) -> Path:
         """Where one service keeps its own files."""
         return self.root / name

@@ -93,6 +93,12 @@ def real(document: Document, simulator_url: str) -> list[tuple[str, str]]:
     return [(name, urlsplit(url).netloc or url) for name, url in found if url != simulator_url]
 
 
+def shards(document: Document) -> set[str]:
+    """Where its organisation wants to live, if it says so."""
+    shard = (document.get("org") or {}).get("shard")
+    return {str(shard)} if shard else set()
+
+
 def first_key(document: Document) -> tuple[str, str] | None:
     """(`customer/team/key`, its fixed secret or "") of the first key in the document."""
     for customer in document.get("customers") or ():

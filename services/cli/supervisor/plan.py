@@ -27,7 +27,7 @@ OVERRIDE = "SLUICEGATE_"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `sluicegate up`. A port of 0 is any free one."""
+    """Of `sluicegate up`. A port of 0 is any free one. edges, budgets: processes of each; shards: of the ledger."""
 
     data_dir: Path = Path(".sluicegate")
     org: Path | None = None
@@ -35,6 +35,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     console_port: int = 8081
     clickhouse_port: int = 8123
     nats_port: int = 4222
+    edges: int = 1
+    budgets: int = 1
+    shards: int = 1
 
 
 class BusUrls(msgspec.Struct, frozen=True):
@@ -69,15 +72,42 @@ def simulator(environ: Mapping[str, str], layout: Layout, port: int) -> Service:
         "SIMULATOR_BILL_FILE": str(layout.bill),
         "SIMULATOR_DATA_DIR": str(layout.of("simulator")),
     }
-    return _service("simulator", environ, layout, variables, {})
+    return _service("simulator", "simulator", environ, layout, variables, {})
+
+
+def names(kind: str, count: int) -> list[str]:
+    """edge, edge-2, edge-3: the first keeps the name that it has alone, and so its folder."""
+    return [kind, *(f"{kind}-{number}" for number in range(2, count + 1))]
+
+
+def budget(replica: str, options: Options, shards: list[str]) -> dict[str, str]:
+    """One replica has a name only where there are others: alone it need not look who lives before it takes a shard."""
+    given = {
+        "BUDGET_SHARDS": ",".join(shards),
+        "BUDGET_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}/{DATABASE}",
+    }
+    if options.budgets == 1:
+        return given
+    place = names("budget", options.budgets).index(replica)
+    home = shards[place :: options.budgets]
+    return given | {"BUDGET_REPLICA": replica, "BUDGET_HOME_SHARDS": ",".join(home) or "none"}
+
+
+def edge(name: str, options: Options, layout: Layout) -> dict[str, str]:
+    """Each has a folder, and so an identity and a spool, of its own; all listen on one port."""
+    return {
+        "EDGE_LISTEN_PORT": str(options.edge_port),
+        "EDGE_REUSE_PORT": str(options.edges > 1).lower(),
+        "EDGE_DATA_DIR": str(layout.of(name)),
+        "EDGE_DRAIN_SECONDS": str(EDGE_DRAIN_SECONDS),
+    }
 
 
 def services(
-    environ: Mapping[str, str], layout: Layout, options: Options, bus: BusUrls, token_file: Path
+    environ: Mapping[str, str], layout: Layout, options: Options, bus: BusUrls, token_file: Path, shards: list[str]
 ) -> list[Service]:
     """Everything that meets on the bus, in the order of starting; stopping goes the other way."""
     own: dict[str, dict[str, str]] = {
-        "budget": {"BUDGET_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}/{DATABASE}"},
         "analytics": {
             "ANALYTICS_FACADE_PORT": str(options.clickhouse_port),
             "ANALYTICS_DATA_DIR": str(layout.of("clickhouse")),
@@ -88,28 +118,34 @@ def services(
             "CONSOLE_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}",
             "CONSOLE_EDGE_URL": f"http://{LOOPBACK}:{options.edge_port}/anthropic",
         },
-        "edge": {
-            "EDGE_LISTEN_PORT": str(options.edge_port),
-            "EDGE_DATA_DIR": str(layout.of("edge")),
-            "EDGE_DRAIN_SECONDS": str(EDGE_DRAIN_SECONDS),
-        },
     }
+    own |= {name: budget(name, options, shards) for name in names("budget", options.budgets)}
+    own |= {name: edge(name, options, layout) for name in names("edge", options.edges)}
+    counts = {"edge": options.edges, "budget": options.budgets}
     port_variables = {"edge": {"edge": "EDGE_LISTEN_PORT"}, "analytics": {"clickhouse": "ANALYTICS_FACADE_PORT"}}
     made = []
-    for name in ON_THE_BUS:
-        prefix = name.upper()
-        variables = {f"{prefix}_BUS_URL": bus.url, f"{prefix}_BUS_MONITOR_URL": bus.monitor_url} | own.get(name, {})
-        made.append(_service(name, environ, layout, variables, port_variables.get(name, {})))
+    for kind in ON_THE_BUS:
+        prefix = kind.upper()
+        urls = {f"{prefix}_BUS_URL": bus.url, f"{prefix}_BUS_MONITOR_URL": bus.monitor_url}
+        for name in names(kind, counts.get(kind, 1)):
+            variables = urls | own.get(name, {})
+            made.append(_service(name, kind, environ, layout, variables, port_variables.get(kind, {})))
     return made
 
 
 def _service(
-    name: str, environ: Mapping[str, str], layout: Layout, variables: dict[str, str], port_variables: dict[str, str]
+    name: str,
+    kind: str,
+    environ: Mapping[str, str],
+    layout: Layout,
+    variables: dict[str, str],
+    port_variables: dict[str, str],
 ) -> Service:
-    prefix, ready_file = name.upper(), layout.ready_file(name)
+    prefix, ready_file = kind.upper(), layout.ready_file(name)
     return Service(
         name,
-        base_environ(environ) | {f"{prefix}_READY_FILE": str(ready_file)} | variables | overrides(environ, name),
+        kind,
+        base_environ(environ) | {f"{prefix}_READY_FILE": str(ready_file)} | variables | overrides(environ, kind),
         ready_file,
         {"http": f"{prefix}_HTTP_PORT"} | port_variables,
     )

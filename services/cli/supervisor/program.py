@@ -28,13 +28,17 @@ class Program(Protocol):
 
 
 class Service:
-    """A process `python -m services.<name>` that writes its pid and ports into its ready file.
+    """A process `python -m services.<kind>` that writes its pid and ports into its ready file.
 
-    port_variables: name of a port in the ready file to the variable that fixes it.
+    name: its kind, with a number from the second of a kind on. port_variables: name of a port in the ready file to the
+    variable that fixes it.
     """
 
-    def __init__(self, name: str, environ: dict[str, str], ready_file: Path, port_variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, kind: str, environ: dict[str, str], ready_file: Path, port_variables: Mapping[str, str]
+    ) -> None:
         self.name = name
+        self.kind = kind
         self._environ = dict(environ)
         self._ready_file = ready_file
         self._port_variables = port_variables
@@ -44,7 +48,7 @@ class Service:
 
     def command(self) -> list[str]:
         # -P: a folder called `services` where the user happens to stand is not ours
-        return [sys.executable, "-P", "-m", f"services.{self.name}"]
+        return [sys.executable, "-P", "-m", f"services.{self.kind}"]
 
     def environ(self) -> dict[str, str]:
         return dict(self._environ)

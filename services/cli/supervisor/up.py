@@ -20,10 +20,12 @@ from services.cli.supervisor.program import Broker, Service
 from services.cli.supervisor.words import Summary, Words
 from shared import logs
 from shared.bus import Bus, BusSettings, open_bus, provision
+from shared.bus.config import ConfigFollower
 from shared.contracts.edge import EDGE_STATUS, EdgeStatus
 from shared.contracts.message import Decoder
 from shared.contracts.streams import CONFIG
 from shared.errors import Unavailable
+from shared.service import end
 
 DRAIN_SECONDS = 10.0
 STOP_SECONDS = 10.0
@@ -69,8 +71,9 @@ class Run:
         self._options, self._environ, self._layout, self._words = options, environ, layout, words
         self._children = Children(layout, family, self._changed, words.line)
         self._ready = False
-        self._edge: Service | None = None
-        self._edge_rev = 0
+        self._asked_edges = options.edges
+        self._edges: list[Service] = []
+        self._edge_revs: dict[str, int] = {}
         self._edge_told = asyncio.Event()
 
     async def until_told(self, wanted: governed.Wanted | None) -> None:
@@ -111,7 +114,7 @@ class Run:
             first = await self._provision(bus)
             await bus.subscribe(EDGE_STATUS.format(edge="*"), self._on_edge_status)
             token, token_file = data.admin_token(self._layout, self._environ.get("SLUICEGATE_ADMIN_TOKEN", ""))
-            await self._start_services(bus_urls, token_file, wanted)
+            await self._start_services(bus_urls, token_file, wanted, await self._shards(bus, wanted))
             if not plan.has_key(self._environ):
                 simulator_url = self._keep_simulator()
             self._words.waiting("applying the organisation")
@@ -124,6 +127,19 @@ class Run:
         self._changed()
         self._words.ready(self._summary(applied, token, simulator_url))
 
+    async def _shards(self, bus: Bus, wanted: governed.Wanted | None) -> list[str]:
+        """As many as were asked for, and those where organisations live already."""
+        config = ConfigFollower(bus)
+        following = asyncio.create_task(config.run())
+        try:
+            await config.caught_up()
+        finally:
+            await end(following)
+        found = {str(number) for number in range(self._options.shards)} | {*config.directory.shards()}
+        if wanted:
+            found |= organisation.shards(wanted.document)
+        return sorted(found)
+
     async def _provision(self, bus: Bus) -> bool:
         """Make the streams; True when no organisation was ever written."""
         try:
@@ -132,18 +148,26 @@ class Run:
             raise Unavailable("bus") from error
         return (await bus.end(CONFIG)).seq == 0
 
-    async def _start_services(self, bus: BusUrls, token_file: Path, wanted: governed.Wanted | None) -> None:
+    async def _start_services(
+        self, bus: BusUrls, token_file: Path, wanted: governed.Wanted | None, shards: list[str]
+    ) -> None:
         self._words.waiting("starting the services")
         # the console must know the ports of edge and façade before they run, so free ones are looked for here
-        options = msgspec.structs.replace(
+        options = self._options = msgspec.structs.replace(
             self._options,
+            edges=max(self._options.edges, self._layout.edges()),
             edge_port=self._options.edge_port or ports.any_free(),
             clickhouse_port=self._options.clickhouse_port or ports.any_free(),
         )
-        made = plan.services(self._environ, self._layout, options, bus, token_file)
-        self._edge = next(service for service in made if service.name == "edge")
+        if options.edges > (asked := self._asked_edges):
+            self._words.line(
+                f"{options.edges} edges instead of {asked}: {self._layout.root} holds the spools of so many"
+            )
+        made = plan.services(self._environ, self._layout, options, bus, token_file, shards)
+        self._edges = [service for service in made if service.kind == "edge"]
         names = organisation.credential_names(wanted.document) if wanted else set()
-        self._edge.set(plan.credentials(self._environ, names | self._remembered_names()))
+        for edge in self._edges:
+            edge.set(plan.credentials(self._environ, names | self._remembered_names()))
         if not plan.has_key(self._environ):
             made.append(plan.simulator(self._environ, self._layout, self._former_simulator_port()))
         await self._children.start(made, self._started)
@@ -172,24 +196,26 @@ class Run:
         return set(data.read_secret(self._layout.credential_names).split())
 
     async def _give_credentials(self, document: organisation.Document) -> None:
-        """Start edge again when the organisation names a variable that it was not given: changed through the API."""
-        assert self._edge is not None
+        """Start edges again when the organisation names a variable that they were not given: changed through the API."""
         names = organisation.credential_names(document)
         data.write_secret(self._layout.credential_names, " ".join(sorted(names)))
-        given, wanted = self._edge.environ(), plan.credentials(self._environ, names)
-        if any(given.get(name) != value for name, value in wanted.items()):
-            self._edge.set(wanted)
-            await self._children["edge"].restart()
+        wanted = plan.credentials(self._environ, names)
+        for edge in self._edges:  # one after the other, so that there is always one
+            given = edge.environ()
+            if any(given.get(name) != value for name, value in wanted.items()):
+                edge.set(wanted)
+                await self._children[edge.name].restart()
 
     async def _on_edge_status(self, message: bytes) -> None:
-        self._edge_rev = max(self._edge_rev, _status.decode(message).config_rev)
+        status = _status.decode(message)
+        self._edge_revs[status.edge] = status.config_rev
         self._edge_told.set()
 
     async def _edge_follows(self, config_rev: int) -> None:
-        """Wait until edge has what was applied, so that the first request after "ready" finds its key."""
+        """Wait until every edge has what was applied, so that the first request after "ready" finds its key."""
         with suppress(TimeoutError):
             async with asyncio.timeout(EDGE_FOLLOWS_SECONDS):
-                while self._edge_rev < config_rev:
+                while sum(rev >= config_rev for rev in self._edge_revs.values()) < len(self._edges):
                     self._edge_told.clear()
                     await self._edge_told.wait()
 
@@ -225,8 +251,7 @@ class Run:
                 f"{', '.join(simulated)} goes to the simulator, as {organisation.API_KEY} is not set; "
                 f"its bill: {self._layout.bill}"
             )
-        assert self._edge is not None
-        traffic += organisation.unset(applied.document, self._edge.environ())
+        traffic += organisation.unset(applied.document, self._edges[0].environ())
         return Summary(
             base_url=f"http://{ports.LOOPBACK}:{known['edge']['edge']}/anthropic",
             first_key=applied.first_key,
@@ -245,10 +270,17 @@ class Run:
         self._ready = False
         self._layout.ports.unlink(missing_ok=True)
         self._words.waiting("stopping: edge lets streams end; Ctrl-C again ends everything at once")
-        await self._children.stop([["edge"]], DRAIN_SECONDS)
+        await self._children.stop([plan.names("edge", self._options.edges)], DRAIN_SECONDS)
         self._words.waiting("stopping")
         await self._children.stop(
-            [["simulator", "console"], ["analytics", "audit"], ["pricing"], ["budget"], ["nats"]], STOP_SECONDS
+            [
+                ["simulator", "console"],
+                ["analytics", "audit"],
+                ["pricing"],
+                plan.names("budget", self._options.budgets),
+                ["nats"],
+            ],
+            STOP_SECONDS,
         )
         self._words.waiting("")
         self._words.line(f"stopped; all state is in {self._layout.root}")

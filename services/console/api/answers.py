@@ -12,7 +12,7 @@ Instant = Annotated[str, msgspec.Meta(description="RFC 3339 in UTC, microseconds
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the API gives; every field is written."""
+    """Everything the API gives; every field is written, but for `in_force`, which is asked for."""
 
 
 class Problem(Answer, frozen=True, kw_only=True):
@@ -29,6 +29,37 @@ class ErrorAnswer(Answer, frozen=True, kw_only=True):
     error: Problem
 
 
+class EdgeInForce(Answer, frozen=True, kw_only=True):
+    """lagging: it has not told that it knows the revision, or has not acknowledged a decision."""
+
+    edge: str
+    config_rev: int
+    decision_version: int
+    lagging: bool
+
+
+class ShardInForce(Answer, frozen=True, kw_only=True):
+    """lagging: its owner does not answer, or decides by an older revision. config_rev: 0 without an answer."""
+
+    shard: str
+    config_rev: int
+    lagging: bool
+
+
+class InForce(Answer, frozen=True, kw_only=True):
+    """How far a change has come, where `wait` asked for it. complete: nobody lags. lagging: ids of the edges that do.
+
+    waited_ms: since the call came in. Edges that were not heard for a minute are not among them.
+    """
+
+    config_rev: int
+    complete: bool
+    waited_ms: int
+    edges: tuple[EdgeInForce, ...]
+    shards: tuple[ShardInForce, ...]
+    lagging: tuple[str, ...]
+
+
 class Applied(Answer, frozen=True, kw_only=True):
     """config_rev: the revision that holds it; with dry_run or without changes, the one there was."""
 
@@ -36,6 +67,7 @@ class Applied(Answer, frozen=True, kw_only=True):
     dry_run: bool
     changes: tuple[Change, ...]
     secrets: tuple[MadeSecret, ...] = ()
+    in_force: InForce | msgspec.UnsetType = msgspec.UNSET
 
 
 class BudgetItem(Answer, frozen=True, kw_only=True):
@@ -86,6 +118,7 @@ class BudgetChanged(Answer, frozen=True, kw_only=True):
     id: str
     budget: Budget
     balance: BudgetItem | None
+    in_force: InForce | msgspec.UnsetType = msgspec.UNSET
 
 
 class GrantView(Answer, frozen=True, kw_only=True):
@@ -113,6 +146,7 @@ class GrantChanged(Answer, frozen=True, kw_only=True):
     config_rev: int
     grant: GrantView
     balance: BudgetItem | None
+    in_force: InForce | msgspec.UnsetType = msgspec.UNSET
 
 
 class SessionAnswer(Answer, frozen=True, kw_only=True):

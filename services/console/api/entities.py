@@ -2,19 +2,20 @@
 
 import msgspec
 
-from services.console.api.answers import Answer, Instant
+from services.console.api.answers import Answer, InForce, Instant
 from shared.contracts import organisation
 from shared.contracts.organisation import Budget, Credential, ProviderConfig, RateLimits, Usd
 
 
 class Managed(Answer, frozen=True, kw_only=True):
-    """What every entity has beside its document. revision: for If-Match."""
+    """What every entity has beside its document. revision: for If-Match. in_force: after a change with `wait`."""
 
     uid: str
     org: str
     path: str
     managed_by: str
     revision: int
+    in_force: InForce | msgspec.UnsetType = msgspec.UNSET
 
 
 class CustomerView(Managed, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from services.console.core.document import typed
 from services.console.core.money import usd_of
 from services.console.core.rules import default_at_cap
 from shared.contracts import organisation
+from shared.contracts.budget import DEFAULT_SHARD
 from shared.contracts.config import (
     BudgetRule,
     Credential,
@@ -40,13 +41,17 @@ def document(directory: Directory, org: Org) -> organisation.Organisation:
         for e in sorted((e for e in mine if isinstance(e, Customer)), key=lambda e: e.id)
     ]
     whole: Tree = {
-        "org": {"id": org.id, "budgets": _budgets(org.budgets)} | _limits(org.rate_limits),
+        "org": {"id": org.id, "budgets": _budgets(org.budgets), "shard": _shard(org)} | _limits(org.rate_limits),
         "contact": org.contact,
         "providers": [tree(directory, e) for e in mine if isinstance(e, Provider)],
         "prices": [tree(directory, e) for e in mine if isinstance(e, PriceOverride)],
         "customers": customers,
     }
     return typed(organisation.Organisation, whole)
+
+
+def _shard(org: Org) -> str:
+    return "" if org.shard == DEFAULT_SHARD else org.shard
 
 
 def tree(directory: Directory, entity: Entity) -> Tree:

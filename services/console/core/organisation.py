@@ -12,6 +12,7 @@ from services.console.core.paths import children, kind_of, of_org, org_named, pa
 from services.console.core.problem import Invalid
 from services.console.core.rules import budget_rules, rate_limits
 from shared.contracts import config, organisation
+from shared.contracts.budget import DEFAULT_SHARD
 from shared.contracts.config import Entity
 from shared.directory import Directory
 
@@ -78,13 +79,16 @@ class _Difference:
 
     def _tenant(self) -> None:
         head = self._document.org
+        if self._org and head.shard not in ("", self._org.shard):
+            where = f"the organisation lives in shard {self._org.shard}; a file says only where a new one begins"
+            raise Invalid("org.shard", where, "shard_fixed")
         made = config.Org(
             uid=self._org_uid,
             id=head.id,
             contact=self._document.contact,
             budgets=budget_rules(head.budgets, "org", self._org_uid, "org.budgets", self._provider_uid),
             rate_limits=rate_limits(head.rate_limits, "org.rate_limits"),
-            shard=self._org.shard if self._org else "0",
+            shard=self._org.shard if self._org else head.shard or DEFAULT_SHARD,
             managed_by=MANAGED_BY,
             revision=self._org.revision if self._org else 0,
         )

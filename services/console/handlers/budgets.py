@@ -8,7 +8,7 @@ from aiohttp import web
 from services.console import api
 from services.console.core import actions, describe, views
 from services.console.core.document import typed
-from services.console.core.paths import org_named
+from services.console.core.paths import org_named, org_uid_of
 from services.console.core.problem import Invalid
 from services.console.handlers.context import BALANCE_STORE, WRITER, answer, body, caller, directory, now, query
 from shared.contracts import organisation
@@ -57,23 +57,23 @@ async def change(request: web.Request) -> web.Response:
         lambda known: actions.change_budget(known, budget_id, asked), caller(request).actor
     )
     known = directory(request)
-    _, rule = actions.find_rule(known, budget_id)
+    entity, rule = actions.find_rule(known, budget_id)
     return answer(
         api.BudgetChanged(
             config_rev=done.config_rev,
             id=rule.id,
             budget=typed(organisation.Budget, describe.budget_tree(rule)),
-            balance=await applied(request, rule.id, done.config_rev),
+            balance=await applied(request, org_uid_of(entity), rule.id, done.config_rev),
         )
     )
 
 
-async def applied(request: web.Request, budget_id: str, config_rev: int) -> api.BudgetItem | None:
+async def applied(request: web.Request, org: str, budget_id: str, config_rev: int) -> api.BudgetItem | None:
     """The balance once budget decides by this revision."""
     try:
         async with asyncio.timeout(APPLIED_WITHIN_SECONDS):
             while True:
-                found = await request.app[BALANCE_STORE].all(budget_ids=(budget_id,))
+                found = await request.app[BALANCE_STORE].all(org, (budget_id,))
                 if found.config_rev >= config_rev and found.items:
                     return views.Scopes(directory(request)).item(found.items[0], now(request))
                 await asyncio.sleep(0.02)

@@ -16,6 +16,7 @@ from services.console.stores.balances import BalanceStore
 from services.console.stores.config import ConfigWriter
 from services.console.stores.edges import Edges
 from services.console.stores.feed import Feed
+from services.console.stores.in_force import InForceStore
 from shared.bus import Bus
 from shared.clock import Clock
 from shared.directory import Directory
@@ -25,11 +26,15 @@ BUS = web.AppKey("bus", Bus)
 WRITER = web.AppKey("writer", ConfigWriter)
 BALANCE_STORE = web.AppKey("balances", BalanceStore)
 ANALYTICS = web.AppKey("analytics", Analytics)
+IN_FORCE = web.AppKey("in_force", InForceStore)
 EDGES = web.AppKey("edges", Edges)
 FEED = web.AppKey("feed", Feed)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]  # a key wants a class; Clock is a type
 ADMIN_TOKEN = web.AppKey("admin_token", str)
 CALLER = web.RequestKey("caller", Caller)
+
+WAIT = "wait"
+"""Parameter of whatever changes the organisation; see `handlers/acknowledged.py`."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,7 +59,8 @@ def query(request: web.Request, kind: type[T]) -> T:
         if len(request.query.getall(name)) > 1:
             raise Invalid(name, "this parameter stands twice", "doubled_field")
     try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
+        given = {name: value for name, value in request.query.items() if name != WAIT}
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise of_validation(error) from None
 

@@ -39,5 +39,5 @@ async def _told(request: web.Request, grant: Grant, config_rev: int) -> api.Gran
     return api.GrantChanged(
         config_rev=config_rev,
         grant=grants.view(grant, now(request)),
-        balance=await applied(request, grant.budget_id, config_rev),
+        balance=await applied(request, grant.org, grant.budget_id, config_rev),
     )

@@ -6,6 +6,7 @@ from aiohttp import web
 from services.console import api
 from services.console.core.access import Need
 from services.console.handlers import budgets, entities, grants, keys, live, organisation, reports, session, status
+from services.console.handlers.acknowledged import acknowledged
 from services.console.handlers.context import Handler
 from services.console.handlers.guard import guarded
 from services.console.handlers.idempotency import idempotent
@@ -17,7 +18,7 @@ V1 = "/api/v1"
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One operation. partial: the body's fields are all optional. once: takes an Idempotency-Key.
 
-    content: of the answer, where it is not JSON alone. revision: takes If-Match.
+    content: of the answer, where it is not JSON alone. revision: takes If-Match. waits: takes `wait`.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool = False
     once: bool = False
     revision: bool = False
+    waits: bool = False
 
 
 def _of_kind(kind: entities.Kind) -> tuple[Route, ...]:
@@ -53,6 +55,7 @@ def _of_kind(kind: entities.Kind) -> tuple[Route, ...]:
             handler=entities.creator(kind),
             summary=f"Make one of the {kind.name}",
             need="write",
+            waits=True,
             body=kind.body,
             answer=made,
             status=201,
@@ -71,6 +74,7 @@ def _of_kind(kind: entities.Kind) -> tuple[Route, ...]:
             handler=entities.changer(kind),
             summary="Replace the fields given; null takes one back to its default",
             need="write",
+            waits=True,
             body=kind.body,
             answer=kind.shown,
             partial=True,
@@ -82,6 +86,7 @@ def _of_kind(kind: entities.Kind) -> tuple[Route, ...]:
             handler=entities.deleter(kind),
             summary="Delete it; its history stays",
             need="write",
+            waits=True,
             query=api.DeleteQuery,
             answer=api.Applied,
             revision=True,
@@ -96,6 +101,7 @@ ROUTES: tuple[Route, ...] = (
         handler=organisation.apply,
         summary="Apply a document (YAML or JSON); secrets of new keys are told this once",
         need="write",
+        waits=True,
         query=api.ApplyQuery,
         body=Organisation,
         answer=api.Applied,
@@ -117,6 +123,7 @@ ROUTES: tuple[Route, ...] = (
         handler=keys.revoke,
         summary="Refuse a key from now on, for good",
         need="write",
+        waits=True,
         answer=api.KeyView,
         once=True,
     ),
@@ -126,6 +133,7 @@ ROUTES: tuple[Route, ...] = (
         handler=keys.rotate,
         summary="A new secret, told this once; the old ones go on for overlap_seconds",
         need="write",
+        waits=True,
         body=api.RotateBody,
         answer=api.KeyMade,
         once=True,
@@ -144,6 +152,7 @@ ROUTES: tuple[Route, ...] = (
         handler=budgets.change,
         summary="Change a budget in force; its counters stay",
         need="write",
+        waits=True,
         body=api.BudgetPatch,
         answer=api.BudgetChanged,
     ),
@@ -160,6 +169,7 @@ ROUTES: tuple[Route, ...] = (
         handler=grants.give,
         summary="Money on top of the limit: a top-up of a total, elsewhere for this period",
         need="write",
+        waits=True,
         body=api.GrantBody,
         answer=api.GrantChanged,
         status=201,
@@ -171,6 +181,7 @@ ROUTES: tuple[Route, ...] = (
         handler=grants.take_back,
         summary="End a grant now; what was used of it stays",
         need="write",
+        waits=True,
         answer=api.GrantChanged,
     ),
     Route(
@@ -243,5 +254,6 @@ ROUTES: tuple[Route, ...] = (
 
 def add_routes(app: web.Application) -> None:
     for route in ROUTES:
-        handler = idempotent(route.handler) if route.once else route.handler
+        handler = acknowledged(route.handler) if route.waits else route.handler
+        handler = idempotent(handler) if route.once else handler
         app.router.add_route(route.method, route.path, guarded(handler, route.need))

@@ -16,13 +16,13 @@ from shared.errors import Unavailable
 
 async def status(request: web.Request) -> web.Response:
     app = request.app
-    streams, analytics, budget = await asyncio.gather(
-        _streams(app[BUS]), app[ANALYTICS].ping(), _budget_answers(request)
+    streams, analytics, silent = await asyncio.gather(
+        _streams(app[BUS]), app[ANALYTICS].ping(), _silent_shards(request)
     )
     edges = tuple(_edge(found) for found in app[EDGES].alive())
     services = (
         api.ServiceStatus(name="bus", state="ok" if streams else "down"),
-        api.ServiceStatus(name="budget", state="ok" if budget else "down"),
+        api.ServiceStatus(name="budget", state="down" if silent else "ok", detail=silent),
         api.ServiceStatus(name="analytics", state="ok" if analytics else "down"),
         api.ServiceStatus(name="edge", state="ok" if edges else "down", detail=f"{len(edges)} with a heartbeat"),
         api.ServiceStatus(name="console", state="ok"),
@@ -50,12 +50,21 @@ async def _streams(bus: Bus) -> tuple[api.StreamEnd, ...]:
     return tuple(api.StreamEnd(stream=stream, seq=end.seq) for stream, end in zip(STREAMS, ends, strict=True))
 
 
-async def _budget_answers(request: web.Request) -> bool:
-    try:
-        await request.app[BALANCE_STORE].all(budget_ids=("none",))
-    except Unavailable:
-        return False
-    return True
+async def _silent_shards(request: web.Request) -> str:
+    """Which owners do not answer, in words; empty when all do."""
+    store = request.app[BALANCE_STORE]
+
+    async def answers(shard: str) -> bool:
+        try:
+            await store.of_shard(shard, budget_ids=("none",))
+        except Unavailable:
+            return False
+        return True
+
+    shards = directory(request).shards()
+    found = await asyncio.gather(*map(answers, shards))
+    silent = [shard for shard, good in zip(shards, found, strict=True) if not good]
+    return f"no owner answers for shard {', '.join(silent)}" if silent else ""
 
 
 def _edge(found: EdgeStatus) -> api.EdgeView:

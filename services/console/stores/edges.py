@@ -1,11 +1,18 @@
 """The last heartbeat of each edge."""
 
 import msgspec
+import nats.errors
+import nats.js.errors
+import structlog
 
 from shared.bus import Bus
 from shared.clock import Clock
 from shared.contracts.edge import EDGE_STATUS, EdgeStatus
-from shared.contracts.message import Decoder, Micros
+from shared.contracts.message import Decoder, Micros, UnknownVersion
+from shared.contracts.streams import EDGES
+from shared.errors import Unavailable
+
+log = structlog.get_logger()
 
 FORGOTTEN_AFTER: Micros = 60_000_000  # six heartbeats
 
@@ -13,7 +20,7 @@ _status = Decoder(EdgeStatus)
 
 
 class Edges:
-    """Listens from its start; an edge is known within one heartbeat."""
+    """Listens from its start; an edge that is new is known within one heartbeat."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -21,6 +28,27 @@ class Edges:
 
     async def listen(self, bus: Bus) -> None:
         await bus.subscribe(EDGE_STATUS.format(edge="*"), self._on_status)
+        await self.registered(bus)
+
+    async def registered(self, bus: Bus) -> set[str] | None:
+        """Edges that have signed on and not off, each known from here on at least by what it wrote last in EDGES.
+
+        None when the broker cannot tell.
+        """
+        try:
+            bucket = await bus.bucket(EDGES)
+            found = set(await bucket.keys())
+            for edge in found - self._last.keys():
+                entry = await bucket.get(edge)
+                self._last.setdefault(edge, _status.decode(entry.value or b""))
+        except nats.js.errors.NoKeysError:
+            return set()
+        except (Unavailable, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            return None
+        except (msgspec.DecodeError, UnknownVersion) as error:
+            log.warning("console.edge_not_understood", reason=str(error))
+            return None
+        return found
 
     async def _on_status(self, data: bytes) -> None:
         status = _status.decode(data)

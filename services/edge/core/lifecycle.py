@@ -8,7 +8,7 @@ from services.edge.core.journal import Sent, Started, Unfinished
 from services.edge.core.policy import Attempt
 from services.edge.core.usage import Asked, Usage
 from shared.contracts.attribution import Principal
-from shared.contracts.budget import Granted, Reserve
+from shared.contracts.budget import DEFAULT_SHARD, Granted, Reserve
 from shared.contracts.edge import Line, RequestCompleted, UsageRecorded
 from shared.contracts.message import Micros
 from shared.rates.names import canonical
@@ -19,11 +19,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     edge: str
     epoch: int
-    shard: str
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """One client request once the door has let it in. facts: None for what has no body."""
+    """One client request once the door has let it in. facts: None for what has no body. shard: of its organisation."""
 
     me: Identity
     request_id: str
@@ -33,6 +32,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     operation: str = "messages"
     client_format: str = "anthropic"
     facts: Facts | None = None
+    shard: str = DEFAULT_SHARD
 
 
 def principal_of(context: Context, attempt: Attempt) -> Principal:
@@ -79,7 +79,7 @@ def started(context: Context, rid: str, number: int, attempt: Attempt) -> Starte
         request_id=context.request_id,
         attempt=number,
         kind="void",
-        shard=context.me.shard,
+        shard=context.shard,
         edge=context.me.edge,
         epoch=context.me.epoch,
         spool_seq=0,
@@ -289,7 +289,7 @@ def recovered(unfinished: Unfinished, me: Identity, now: Micros) -> UsageRecorde
     Sent: what was last seen of its answer, else all that was held.
     """
     last = unfinished.sent or unfinished.started
-    base = msgspec.structs.replace(last.usage, edge=me.edge, epoch=me.epoch, shard=me.shard, closed_at=now)
+    base = msgspec.structs.replace(last.usage, edge=me.edge, epoch=me.epoch, closed_at=now)
     if unfinished.sent is None and not unfinished.rebooted:
         return msgspec.structs.replace(base, kind="void", outcome="not_sent")
     seen = unfinished.progressed

@@ -100,7 +100,8 @@ class Exchange:
         entered = door.enter(self._index, directory, now)
         if isinstance(entered, Refusal):
             return entered
-        self._context = msgspec.structs.replace(self._context, principal=entered.principal)
+        shard = directory.shard(entered.principal.org)
+        self._context = msgspec.structs.replace(self._context, principal=entered.principal, shard=shard)
         try:
             facts = read_facts(self._request.body, self._index)
         except Rejected as error:

@@ -8,7 +8,7 @@ from services.edge.core.repeats import Repeats
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
-from services.edge.stores.owner import Owner
+from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.spool import Spool
 from services.edge.stores.upstream import UpstreamPool
@@ -25,7 +25,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     directory: Directory
     policy: Policy
     spool: Spool
-    owner: Owner
+    owner: Owners
     presence: Presence
     credentials: Credentials
     pool: UpstreamPool

@@ -13,12 +13,13 @@ KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when 
 
 
 class Pending(msgspec.Struct, kw_only=True):
-    """A record to publish. place None: only memory has it. data None: only the file has it."""
+    """A record to publish. place None: only memory has it. data None: only the file has it. shard: of a usage record."""
 
     kind: Literal["usage", "request"]
     message_id: str
     place: Place | None
     data: bytes | None
+    shard: str = ""
 
 
 class Outbox:

@@ -30,7 +30,6 @@ from shared.contracts.budget import (
     Verdict,
     Withdraw,
 )
-from shared.contracts.edge import EDGE_VERDICT
 from shared.contracts.message import Decoder, encode
 from shared.errors import Unavailable
 
@@ -60,6 +59,7 @@ class Owner:
         self,
         bus: Bus,
         me: Identity,
+        shard: str,
         *,
         queue_seconds: float = 20.0,
         deadline_ms: int = 50,
@@ -67,14 +67,10 @@ class Owner:
     ) -> None:
         self._bus, self._me = bus, me
         self._queue_seconds, self._deadline, self._first_tries = queue_seconds, deadline_ms / 1000, first_tries
-        self._subjects = {name: name.format(shard=me.shard) for name in _SUBJECTS}
+        self._subjects = {name: name.format(shard=shard) for name in _SUBJECTS}
         self._epoch = 0
         self._asked: dict[tuple[str, int], asyncio.Future[Answer]] = {}  # (rid, n): late verdicts find their question
         self._tasks: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        """Listen for late verdicts."""
-        await self._bus.subscribe(EDGE_VERDICT.format(edge=self._me.edge), self._on_verdict)
 
     async def close(self) -> None:
         """Give withdrawals under way a moment."""
@@ -175,8 +171,12 @@ class Owner:
         seconds = min(TURN_SECONDS, left_seconds) if left_seconds > 0 else TURN_SECONDS
         await asyncio.wait({late}, timeout=max(0.01, seconds))
 
-    async def _on_verdict(self, data: bytes) -> None:
-        verdict = _verdict.decode(data)
+    def waits_for(self, verdict: Verdict) -> bool:
+        """Whether this shard's verdict is expected."""
+        return (verdict.rid, verdict.n) in self._asked
+
+    def late(self, verdict: Verdict) -> None:
+        """The answer to one that stands in line."""
         late = self._asked.get((verdict.rid, verdict.n))
         answer = self._current(verdict, verdict.rid)
         if late and not late.done() and answer is not None and not isinstance(answer, Queued):

@@ -19,7 +19,6 @@ class Publisher:
 
     def __init__(self, bus: Bus, spool: Spool, window_records: int = 64) -> None:
         self._bus, self._spool, self._window = bus, spool, window_records
-        self._usage = USAGE_RECORDED.format(shard=spool.identity.shard)
 
     async def run(self) -> None:
         """For ever; start it as a task."""
@@ -44,5 +43,5 @@ class Publisher:
 
     def _record(self, pending: Pending) -> Record:
         """The message id makes asking again harmless."""
-        subject = self._usage if pending.kind == "usage" else REQUEST_COMPLETED
+        subject = USAGE_RECORDED.format(shard=pending.shard) if pending.kind == "usage" else REQUEST_COMPLETED
         return Record(subject, self._spool.outbox.data(pending), pending.message_id)

@@ -47,19 +47,19 @@ class Spool:
     def __init__(
         self,
         folder: Path,
-        shard: str,
         *,
         segment_bytes: int = 32 * 1024 * 1024,
         reserve_bytes: int = 64 * 1024 * 1024,
         now: clock.Clock = clock.now,
         sync: Sync = os.fdatasync,
     ) -> None:
-        self._folder, self._shard, self._reserve_bytes, self._now = folder, shard, reserve_bytes, now
+        self._folder, self._reserve_bytes, self._now = folder, reserve_bytes, now
         self._log = SegmentLog(folder, segment_bytes, sync)
         self.outbox = Outbox(self._log)
         self._live: dict[str, _Live] = {}
         self._segments: list[int] = []
-        self._usage_seq = self._request_seq = 0
+        self._usage_seq: dict[str, int] = {}
+        self._request_seq = 0
         self._space_seen_at = self._acked_saved_at = 0
         self._full = ""
         self._pruner: asyncio.Task[None] | None = None
@@ -73,7 +73,7 @@ class Spool:
         try:
             self._lock = spool_folder.lock(self._folder)
             edge, epoch = spool_folder.identity(self._folder)
-            self.identity = Identity(edge=edge, epoch=epoch, shard=self._shard)
+            self.identity = Identity(edge=edge, epoch=epoch)
             boot_id = spool_folder.boot_id()
             left = spool_folder.read(self._folder, boot_id)
             self._segments = left.segments
@@ -99,6 +99,11 @@ class Spool:
     def live(self) -> tuple[str, ...]:
         """Attempts that are started and not ended: the inventory that keeps their holds alive."""
         return tuple(self._live)
+
+    def shard_of(self, rid: str) -> str:
+        """Where an attempt was begun; "" once its end is written."""
+        live = self._live.get(rid)
+        return live.started.usage.shard if live else ""
 
     @property
     def failed(self) -> str:
@@ -216,20 +221,15 @@ class Spool:
         try:
             place = self._append_encoded(UsageRecorded, data)
         except OSError:
-            self._usage_seq -= 1
+            self._usage_seq[record.shard] -= 1
             raise
         self.outbox.add(_pending(record, data, place))
         return record
 
     def _stamped(self, usage: UsageRecorded) -> UsageRecorded:
-        self._usage_seq += 1
-        return msgspec.structs.replace(
-            usage,
-            edge=self.identity.edge,
-            epoch=self.identity.epoch,
-            shard=self.identity.shard,
-            spool_seq=self._usage_seq,
-        )
+        """Numbered for each shard, so that its owner can see that nothing is missing."""
+        seq = self._usage_seq[usage.shard] = self._usage_seq.get(usage.shard, 0) + 1
+        return msgspec.structs.replace(usage, edge=self.identity.edge, epoch=self.identity.epoch, spool_seq=seq)
 
     def _check_space(self) -> None:
         """Refuse new attempts while the ends of those in flight still fit."""
@@ -277,4 +277,5 @@ class Spool:
 
 
 def _pending(usage: UsageRecorded, data: bytes, place: Place | None) -> Pending:
-    return Pending(kind="usage", message_id=spool_folder.usage_id(usage), place=place, data=data)
+    message_id = spool_folder.usage_id(usage)
+    return Pending(kind="usage", message_id=message_id, place=place, data=data, shard=usage.shard)

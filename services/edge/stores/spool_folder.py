@@ -148,7 +148,9 @@ class _Reader:
         if (place.segment, place.offset) <= self._acked:
             return
         if isinstance(record, UsageRecorded):
-            pending = Pending(kind="usage", message_id=usage_id(record), place=place, data=payload[1:])
+            pending = Pending(
+                kind="usage", message_id=usage_id(record), place=place, data=payload[1:], shard=record.shard
+            )
         elif isinstance(record, RequestCompleted):
             pending = Pending(kind="request", message_id=record.request_id, place=place, data=payload[1:])
         else:
