@@ -12,6 +12,7 @@ LEAST_TOKENS = 1_024
 ASSUMED_RATE = 100.0  # tokens a second, until it is measured: few models write faster
 HIGHEST_RATE = 1_000.0  # what looks faster came in a burst, and must not take the others' money for minutes
 GRACE_SECONDS = 1.0  # a question that stands open at the end of the hold gets so much longer, at most
+LEAST_GRACE_SECONDS = 0.25  # an answer that is on its way is here by then
 MARGIN_TOKENS = 64
 NEVER = 1 << 62
 _DECAY = 0.8  # a second's part of the rate before it that still counts, where it was higher
@@ -114,12 +115,12 @@ class Course:
         return made >= self._stop and self._cuts
 
     def grace_seconds(self, made: int, seconds: float) -> float:
-        """How long an open question may keep the stream waiting: as long as what the provider goes on making is paid for.
+        """How long an open question may keep the stream waiting: hardly longer than what the provider goes on making is paid.
 
         seconds: since the first of its output.
         """
         speed = max(self._rate, made / max(seconds, _SHORTEST_SECONDS / 5))
-        return min(GRACE_SECONDS, max(0, self.paid - made) / speed)
+        return min(GRACE_SECONDS, max(LEAST_GRACE_SECONDS, (self.paid - made) / speed))
 
     @property
     def _cuts(self) -> bool:
