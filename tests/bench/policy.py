@@ -59,7 +59,6 @@ class World:
         self._agenda: list[tuple[float, int, Script]] = []
         self._numbers = count()
         self._now = 0.0
-        self._began = self.desk.now
         self._waiting: dict[tuple[str, int], Granted | Denied] = {}
 
     @property
@@ -71,9 +70,10 @@ class World:
 
     def run(self, until: float = math.inf) -> None:
         self.start(self._tick())
+        began = self.desk.now
         while self._agenda and self._agenda[0][0] <= until and (len(self._agenda) > 1 or self.desk.line):
             self._now, _, script = heapq.heappop(self._agenda)
-            self.desk.now = self._began + int(self._now * SECOND)
+            self.desk.now = began + int(self._now * SECOND)
             pause = next(script, None)
             if pause is not None:
                 self.start(script, pause)
@@ -195,6 +195,7 @@ def teach(world: World, rng: random.Random, calls: int, most: int) -> None:
     for n in range(calls):
         output = usual(rng, most)
         rid = f"taught{n}"
+        world.desk.now += SECOND
         bound = (Bound(meter="input_tokens", quantity=10),)
         world.desk.grant(make.ask(rid, "key", max_tokens=most, bounds=bound))
         line = PricedLine(

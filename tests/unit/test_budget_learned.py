@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.budget.core.learned import KNOWN_CALLS, Histogram, bucket_of, largest_in
+from services.budget.core.pace import WINDOW_MICROS
 from services.budget.core.snapshot import capture, restore, rid_parts
-from shared.contracts.budget import Bound
+from shared.contracts.budget import Bound, Granted
 from shared.contracts.edge import Line
 from shared.contracts.pricing import PricedLine, UsagePriced
 from shared.contracts.streams import Position
@@ -152,3 +153,24 @@ def test_old_calls_fade() -> None:
         histogram.add(bucket_of(30_000), 950)
     assert histogram.total < 20_000
     assert largest_in(histogram.at) >= 30_000
+
+
+def test_many_that_begin_at_once_are_let_in_as_fast_as_the_first_show_what_they_are() -> None:
+    """Held at 700 tokens each, all fifty fit; each may make 32,000, and of those the budget pays for six."""
+    at = taught(limit=2)
+    answers = [at.do(ask(f"r{n}", max_tokens=32_000)) for n in range(50)]
+    begun = sum(isinstance(answer, Granted) for answer in answers)
+    assert begun == 6
+    at.now += WINDOW_MICROS
+    at.tick()
+    assert sum(isinstance(late.answer, Granted) for late in at.late) == 6
+
+
+def test_one_alone_never_waits_for_what_it_may_ask_for_later() -> None:
+    at = taught(limit=0.1)
+    assert at.grant(ask("r1", max_tokens=32_000)).held_output_tokens < 1_000
+
+
+def test_who_asks_for_what_is_expected_alone_is_not_slowed_down() -> None:
+    at = taught(limit=2, hold="expected")
+    assert all(isinstance(at.do(ask(f"r{n}", max_tokens=32_000)), Granted) for n in range(50))

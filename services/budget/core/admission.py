@@ -1,6 +1,7 @@
 """Who gets in: one step over every budget of the path, so that calls in flight cannot jointly overspend."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -64,7 +65,14 @@ class Lacking(msgspec.Struct, frozen=True, gc=False):
     queue_seconds: int
 
 
-IsBefore = Callable[[str, str], bool]  # (budget_id, rid): whether somebody has to be served there before this one
+class Turns(Protocol):
+    """What is known of others that want the same money."""
+
+    def is_before(self, budget_id: str, rid: str) -> bool:
+        """Whether somebody has to be served there before this one."""
+
+    def beyond(self, budget_id: str, now: Micros) -> NanoUSD:
+        """What streams that have just begun there may still ask for beyond their holds."""
 
 
 def known(state: State, rules: Rules, ask: Reserve, now: Micros) -> Granted | Denied | None:
@@ -87,11 +95,11 @@ def weigh(state: State, rules: Rules, ask: Reserve, now: Micros) -> Applicant | 
 
 
 def judge(
-    state: State, rules: Rules, applicant: Applicant, now: Micros, is_before: IsBefore | None
+    state: State, rules: Rules, applicant: Applicant, now: Micros, turns: Turns | None
 ) -> Admitted | Denied | Lacking:
     """Hold what it had best have, or what there is where it can never have that, or say why not; see ledger.md, section 1.
 
-    is_before None: it can wait no longer, so it takes what there is now, or is refused as busy.
+    turns None: it can wait no longer, so it takes what there is now, or is refused as busy.
     """
     ask, path, size = applicant.ask, applicant.path, applicant.size
     rates = rules.catalogue.rates.on(path.key, ask.model)
@@ -104,10 +112,10 @@ def judge(
     if hard and (refusal := _refusal(state, applicant, hard, now)):
         return refusal
     enough = size.want_nano_usd
-    if is_before is None or any(room.left < enough for room in hard):
+    if turns is None or any(room.left < enough for room in hard):
         enough = size.need_nano_usd
-    lacking = [room for room in hard if room.free < enough or _is_behind(room, ask.rid, is_before)]
-    if lacking and is_before is None:
+    lacking = [room for room in hard if room.free < enough or _has_to_wait(room, applicant, turns, now)]
+    if lacking and turns is None:
         fullest = min(lacking, key=lambda room: room.free)
         return _denied(state, path, fullest, "busy", size, enough, now, _spread(ask.rid))
     if lacking:
@@ -118,8 +126,16 @@ def judge(
     return Admitted(held, _first_granted(state, held, rooms, hard))
 
 
-def _is_behind(room: Room, rid: str, is_before: IsBefore | None) -> bool:
-    return is_before is not None and not room.had_its_turn and is_before(room.limit.id, rid)
+def _has_to_wait(room: Room, applicant: Applicant, turns: Turns | None, now: Micros) -> bool:
+    """Though there is room: for whose turn it is before, or until those that have just begun show what they are."""
+    if turns is None or room.had_its_turn:
+        return False
+    if turns.is_before(room.limit.id, applicant.ask.rid):
+        return True
+    if not applicant.size.beyond_nano_usd:
+        return False
+    others = turns.beyond(room.limit.id, now)
+    return others > 0 and others + applicant.size.beyond_nano_usd > room.left
 
 
 def _first_granted(state: State, held: Held, rooms: Sequence[Room], hard: Sequence[Room]) -> Granted:

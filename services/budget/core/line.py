@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from services.budget.core.admission import Applicant
+from services.budget.core.pace import Pace
 from shared.contracts.budget import Extend
-from shared.contracts.message import Micros
+from shared.contracts.message import Micros, NanoUSD
 
 
 class Waiter(msgspec.Struct, gc=False):
@@ -63,6 +64,7 @@ class Line:
 
     def __init__(self) -> None:
         self.unserved: dict[str, None] = {}
+        self.pace = Pace()
         self.waiters: dict[str, Waiter] = {}
         self.wishes: dict[str, Wish] = {}
         self._at: dict[str, _Queue] = {}
@@ -123,6 +125,10 @@ class Line:
         if queue is None:
             return False
         return bool(queue.wishes) or next(iter(queue.turns.values()))[0][2] != rid
+
+    def beyond(self, budget_id: str, now: Micros) -> NanoUSD:
+        """See `Pace`."""
+        return self.pace.beyond(budget_id, now)
 
     def ahead(self, rid: str) -> int:
         """How many stand at the fullest of its budgets, at most."""

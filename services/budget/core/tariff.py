@@ -26,7 +26,8 @@ _MEMO_SIZE = 10_000
 class Size(msgspec.Struct, frozen=True, gc=False):
     """Of one attempt. max_tokens: of output, at most. output_tokens, want: what it had best hold, of tokens and in all.
 
-    need: the least that is worth a grant; equal to want where nothing can be cut.
+    need: the least that is worth a grant; equal to want where nothing can be cut. beyond: from what is held because it is
+    usual to the bound; 0 under `hold: expected`, which asks for just that.
     """
 
     input_tokens: int
@@ -39,6 +40,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     rates: HoldRates
     unboundable: bool
     text_bytes: int
+    beyond_nano_usd: NanoUSD = 0
 
     def output_within(self, nano_usd: NanoUSD) -> int:
         """Output tokens that this much money pays for, once input and searches are paid."""
@@ -70,6 +72,9 @@ class Tariff:
         rates = self._rates(ask, path, input_tokens, now)
         want = rates.hold(input_tokens, best, searches)
         need = want if least == best else rates.hold(input_tokens, least, searches)
+        beyond = 0
+        if best < most and path.hold != "expected":
+            beyond = rates.hold(0, most).output_nano_usd - rates.hold(0, best).output_nano_usd
         return Size(
             input_tokens,
             most,
@@ -81,6 +86,7 @@ class Tariff:
             rates,
             unboundable,
             _text_alone(ask),
+            beyond,
         )
 
     def _rates(self, ask: Reserve, path: Path, input_tokens: int, now: Micros) -> HoldRates:

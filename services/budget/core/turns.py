@@ -36,7 +36,7 @@ def reserve(group: Group, ask: Reserve) -> Granted | Denied | Queued:
     look = set(group.line.leave(ask.rid, granted=isinstance(found, Admitted)))
     if ask.replaces_rid and isinstance(found, Admitted):
         look.update(charge.budget_id for charge in found.held.charges)  # it may hold less than what it replaces
-    answer = _booked(group, found)
+    answer = _booked(group, applicant, found)
     serve(group, sorted(look))
     return answer
 
@@ -82,12 +82,13 @@ def go_on(group: Group) -> None:
 
 def look_again(group: Group) -> None:
     """Once a second: those who have waited long enough, and budgets whose period has rolled."""
+    group.line.pace.forget(group.now)
     due = [waiter for waiter in group.line.waiters.values() if _is_due(group, waiter)]
     for waiter in sorted(due, key=lambda waiter: waiter.applicant.came):
         if waiter.rid in group.line.waiters and not group.full:
             found = _for_good(group, waiter.applicant)
             look = group.line.leave(waiter.rid, granted=isinstance(found, Admitted))
-            _tell(group, waiter, _booked(group, found))
+            _tell(group, waiter, _booked(group, waiter.applicant, found))
             serve(group, look)
     serve(group, group.line.budgets())
 
@@ -111,7 +112,7 @@ def _consider(group: Group, waiter: Waiter) -> frozenset[str]:
     if isinstance(found, Lacking):
         return group.line.stand(waiter, found.budget_ids)
     left = group.line.leave(waiter.rid, granted=isinstance(found, Admitted))
-    _tell(group, waiter, _booked(group, found))
+    _tell(group, waiter, _booked(group, waiter.applicant, found))
     return left
 
 
@@ -130,7 +131,7 @@ def _grant_wishes(group: Group, budget_id: str, look: dict[str, None]) -> bool:
 
 
 def _now(group: Group, applicant: Applicant) -> Admitted | Denied | Lacking:
-    return admission.judge(group.state, group.rules, applicant, group.now, group.line.is_before)
+    return admission.judge(group.state, group.rules, applicant, group.now, group.line)
 
 
 def _for_good(group: Group, applicant: Applicant) -> Admitted | Denied:
@@ -146,10 +147,12 @@ def _extended(group: Group, found: extension.Decided) -> Granted | Denied:
     return found.answer
 
 
-def _booked(group: Group, found: Admitted | Denied) -> Granted | Denied:
+def _booked(group: Group, applicant: Applicant, found: Admitted | Denied) -> Granted | Denied:
     if isinstance(found, Denied):
         return found
     group.apply(found.held)
+    if beyond := applicant.size.beyond_nano_usd:
+        group.line.pace.begin((limit.id for limit in applicant.path.hard), beyond, group.now)
     return found.granted
 
 
