@@ -293,6 +293,8 @@ def told(name: str, world: World) -> dict[str, object]:
 def main() -> int:
     for most in (32_000, 128_000):
         sys.stdout.write(json.dumps(told(f"mix, max_tokens {most}", mix(most))) + "\n")
+    half = told("mix, max_tokens 128000, half the money: as at $20 a million", mix(128_000, limit_usd=125))
+    sys.stdout.write(json.dumps(half) + "\n")
     sys.stdout.write(json.dumps(told("sudden change", mix(sudden=True))) + "\n")
     for stream, warm in ((False, False), (True, False), (True, True)):
         name = f"race {'streamed' if stream else 'plain'} {'warm' if warm else 'cold'}"
