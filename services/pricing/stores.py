@@ -84,9 +84,10 @@ class PricedLog:
 
     async def resume(self, usage_log_id: str) -> int:
         """The sequence in USAGE up to which everything is priced; 0 when USAGE was made anew since."""
+        # The end is read first: what another writer stores in between must make us fail, not begin behind it.
+        end = (await self._bus.end(PRICED)).seq
         stored = await self._bus.last(PRICED, ANY_SHARD)
-        # without a last record to tell by, the end of a log that was purged is still where the next one must go
-        self._end = stored.seq if stored else (await self._bus.end(PRICED)).seq
+        self._end = stored.seq if stored else end  # a log that was purged has an end, though no last record
         if stored is None:
             return 0
         usage_at = _priced.decode(stored.data).usage_at

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -196,3 +197,35 @@ async def test_under_one_version_the_book_that_was_published_first_stays_in_forc
 async def test_an_empty_log_begins_at_the_beginning() -> None:
     assert await MemoryLog().last(PRICED, "usage.priced.*") is None
     assert await PricedLog(MemoryLog(), "i").resume("L") == 0
+
+
+async def test_what_another_writer_stores_while_we_resume_is_never_taken_for_an_empty_log() -> None:
+    """Found by the suite under load: the last record was read before, the end after the other one's first records."""
+    wanted = entries(4)
+
+    class Racing(MemoryLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.raced = False
+
+        async def race(self) -> None:
+            if not self.raced:
+                self.raced = True
+                await PricedLog(self, "other").append(wanted[:2])
+
+        async def last(self, stream: str, subject: str) -> Stored | None:
+            found = await super().last(stream, subject)
+            await self.race()
+            return found
+
+        async def end(self, stream: str) -> Position:
+            found = await super().end(stream)
+            await self.race()
+            return found
+
+    log = Racing()
+    priced = PricedLog(log, "i")
+    after = await priced.resume("L")
+    with suppress(Overtaken):
+        await priced.append(wanted[after:])
+    assert stored(log) == wanted[: len(log.messages)]
