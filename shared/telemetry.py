@@ -34,6 +34,10 @@ edge_live_attempts = Gauge("sluicegate_edge_live_attempts", "Attempts between th
 edge_spool_records = Gauge(
     "sluicegate_edge_spool_records", "Records in the spool that the broker has not acknowledged."
 )
+edge_lease_grants = Counter(
+    "sluicegate_edge_lease_grants_total", "Attempts admitted on a lease, without asking budget."
+)
+edge_leased_nano_usd = Gauge("sluicegate_edge_leased_nano_usd", "Money of open leases that is not drawn, nano-USD.")
 edge_ungoverned = Counter("sluicegate_edge_ungoverned_total", "Attempts admitted without a verdict of the owner.")
 edge_extensions = Counter(
     "sluicegate_edge_extensions_total", "Streams that asked for more than they held, by answer.", ["answer"]
@@ -59,6 +63,10 @@ budget_self_check_failures = Gauge(
     "sluicegate_budget_self_check_failures", "Promises that the last check of the whole ledger found broken."
 )
 budget_waiting = Gauge("sluicegate_budget_waiting", "Attempts in line for money that others hold.")
+budget_leases = Gauge("sluicegate_budget_leases", "Leases that edges have.")
+budget_leased_nano_usd = Gauge(
+    "sluicegate_budget_leased_nano_usd", "Money that edges have on leases and have not told of, nano-USD."
+)
 budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cost passed their hold.")
 
 pricing_records = Counter("sluicegate_pricing_records_total", "Usage records priced.")

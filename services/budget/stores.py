@@ -191,6 +191,14 @@ async def priced_after(bus: Bus, state: State) -> Position:
     return Position(log_id=end.log_id, seq=state.priced.seq)
 
 
+async def closings_end(bus: Bus, shard: str) -> tuple[int, tuple[int, int]]:
+    """Last record of USAGE; last of PRICED, and the record of USAGE that it prices. 0: there is none. Raises Unavailable."""
+    priced = await bus.last(PRICED, USAGE_PRICED.format(shard=shard))
+    usage = await bus.last(USAGE, USAGE_RECORDED.format(shard=shard))
+    its_usage = _priced.decode(priced.data).usage_at.seq if priced else 0
+    return usage.seq if usage else 0, (priced.seq if priced else 0, its_usage)
+
+
 async def closings_under_way(bus: Bus, shard: str, state: State) -> bool:
     """Whether usage was recorded that has not reached the ledger yet: then a silent attempt may have ended in it."""
     usage = await bus.last(USAGE, USAGE_RECORDED.format(shard=shard))

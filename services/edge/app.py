@@ -15,6 +15,7 @@ from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
+from services.edge.stores.leases import Lender
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.publisher import Publisher
@@ -32,11 +33,13 @@ CONFIG = web.AppKey("config", ConfigFollower)
 SPOOL = web.AppKey("spool", Spool)
 PUBLISHER = web.AppKey("publisher", Publisher)
 OWNER = web.AppKey("owner", Owners)
+LENDER = web.AppKey("lender", Lender)
 PRESENCE = web.AppKey("presence", Presence)
 POOL = web.AppKey("pool", UpstreamPool)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SERVER = web.AppKey("server", Server)
 
+RETURN_SECONDS = 2.0
 FLUSH_SECONDS = 5.0
 """How long a stopping edge waits for the broker; what is left is in the spool and goes out at the next start."""
 
@@ -49,6 +52,7 @@ def build_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(spool)
     app.cleanup_ctx.append(publisher)
     app.cleanup_ctx.append(owner)
+    app.cleanup_ctx.append(lender)
     app.cleanup_ctx.append(presence)
     app.cleanup_ctx.append(catalogue)
     app.cleanup_ctx.append(upstream)
@@ -117,6 +121,18 @@ async def owner(app: web.Application) -> AsyncIterator[None]:
     await asked.close()
 
 
+async def lender(app: web.Application) -> AsyncIterator[None]:
+    lending = app[LENDER] = Lender(
+        app[BUS], app[SPOOL].identity, app[OWNER], app[CONFIG].directory, enabled=app[SETTINGS].leases
+    )
+    telemetry.edge_leased_nano_usd.set_function(lambda: lending.nano_usd)
+    task = asyncio.create_task(lending.run(), name="leases")
+    watch(app, task)
+    yield
+    await lending.close(RETURN_SECONDS)
+    await end(task)
+
+
 async def presence(app: web.Application) -> AsyncIterator[None]:
     spool_ = app[SPOOL]
     present = app[PRESENCE] = Presence(
@@ -125,6 +141,7 @@ async def presence(app: web.Application) -> AsyncIterator[None]:
         live=lambda: spool_.live,
         config_rev=lambda: app[CONFIG].directory.config_rev,
         spool_records=lambda: len(spool_.outbox),
+        delivered_epoch=lambda: spool_.delivered_epoch,
         interval_seconds=app[SETTINGS].status_interval_seconds,
     )
     await present.open()
@@ -187,6 +204,7 @@ def _wiring(app: web.Application) -> Wiring:
         policy=Policy(app[CONFIG].directory),
         spool=app[SPOOL],
         owner=app[OWNER],
+        lender=app[LENDER],
         presence=app[PRESENCE],
         credentials=Credentials(),
         pool=app[POOL],

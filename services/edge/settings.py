@@ -14,6 +14,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         the ends of those in flight still fit.
     reserve_deadline_ms, reserve_first_tries: after so many silent tries the owner counts as away.
     upstream_idle_timeout_seconds: must stay above 600, since a model may think that long without a byte.
+    leases: admit attempts on money lent in advance, where budget lends any.
     heartbeat_seconds: upstream silence after which the client gets a ping.
     """
 
@@ -32,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_seconds: float = 20.0
     reserve_deadline_ms: int = 50
     reserve_first_tries: int = 3
+    leases: bool = False
 
     spool_segment_bytes: int = 32 * 1024 * 1024
     spool_reserve_bytes: int = 64 * 1024 * 1024

@@ -81,6 +81,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
     at_cap: the strictest of the path: cut or finish. standings: the fullest budget first; empty without budgets.
     limited_by: the budget whose room made the hold smaller than the bound; "" when it is the bound.
     held_input_nano_usd: the part of held_nano_usd that is for the input.
+    lease: whose money it is, where the edge admitted it by itself.
     """
 
     held_input_tokens: int
@@ -94,6 +95,7 @@ class Granted(Part, frozen=True, kw_only=True, tag="granted"):
     owner_epoch: int
     limited_by: str = ""
     held_input_nano_usd: NanoUSD = 0
+    lease: str = ""
 
 
 class Denied(Part, frozen=True, kw_only=True, tag="denied"):

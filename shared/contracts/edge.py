@@ -42,6 +42,7 @@ class UsageRecorded(Message, frozen=True, kw_only=True):
     estimated: the quantities rest on what was seen passing, not on the provider's final count.
     provider_usage: the provider's own usage object as JSON, merged over the stream; empty when none was seen.
     held_nano_usd: what was granted for it, so that an owner that lost the hold can still book it.
+    lease: what it was paid from, where the edge admitted it by itself: its end may be told before its beginning.
     """
 
     rid: str
@@ -92,6 +93,7 @@ class UsageRecorded(Message, frozen=True, kw_only=True):
     ungoverned: bool = False
     billing_class: str = "api"
     unknown_counters: tuple[str, ...] = ()
+    lease: str = ""
 
 
 class RequestCompleted(Message, frozen=True, kw_only=True):
@@ -144,7 +146,10 @@ class RequestCompleted(Message, frozen=True, kw_only=True):
 
 
 class EdgeStatus(Message, frozen=True, kw_only=True):
-    """An edge worker's heartbeat: what it runs on, and the inventory of attempts in flight."""
+    """An edge worker's heartbeat: what it runs on, and the inventory of attempts in flight.
+
+    delivered_epoch: the broker has every record of the worker's starts up to this one.
+    """
 
     edge: str
     epoch: int
@@ -154,6 +159,7 @@ class EdgeStatus(Message, frozen=True, kw_only=True):
     live: tuple[str, ...] = ()
     spool_records: int = 0
     draining: bool = False
+    delivered_epoch: int = 0
 
 
 class DecisionAck(Message, frozen=True, kw_only=True):

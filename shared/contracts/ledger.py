@@ -5,6 +5,7 @@ reads the same records.
 """
 
 from shared.contracts.attribution import Charge, Principal
+from shared.contracts.leases import Terms
 from shared.contracts.message import Message, Micros, NanoUSD, Part, Uid
 from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
@@ -26,6 +27,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     unboundable: the body did not show how large the input can become, so the hold is not trued up early.
     max_tokens: the most that the body (or else the model) allows. text_bytes: of a prompt that is text alone, else 0.
     rates: ids of the rate limits it counts on (`scope:scope_uid:name[:pattern]`); rate_tokens: counted until it is closed.
+    lease: what it was paid from, where the edge admitted it by itself and told of it afterwards.
     """
 
     rid: str
@@ -56,6 +58,7 @@ class Held(Part, frozen=True, kw_only=True, tag="held"):
     text_bytes: int = 0
     rates: tuple[str, ...] = ()
     rate_tokens: int = 0
+    lease: str = ""
 
 
 class Extended(Part, frozen=True, kw_only=True, tag="extended"):
@@ -114,6 +117,26 @@ class Entry(Part, frozen=True, kw_only=True, tag="entry"):
     late: bool = False
 
 
+class Leased(Part, frozen=True, kw_only=True, tag="leased"):
+    """Money was set aside for attempts that this edge, in this life of it, may admit by itself; booked like a hold."""
+
+    lease: str
+    edge: str
+    epoch: int
+    principal: Principal
+    provider: Uid
+    model: str
+    terms: Terms
+    at: Micros
+
+
+class Returned(Part, frozen=True, kw_only=True, tag="returned"):
+    """What was left of a lease is free again, and its id is dead."""
+
+    lease: str
+    at: Micros
+
+
 class LimitsApplied(Part, frozen=True, kw_only=True, tag="limits"):
     """The owner decides by this revision of CONFIG from here on."""
 
@@ -141,7 +164,20 @@ class Decided(Part, frozen=True, kw_only=True, tag="decided"):
     at: Micros
 
 
-LedgerEvent = EpochBegan | Held | Extended | TruedUp | Withdrawn | Spent | Entry | LimitsApplied | Decided | Lapsed
+LedgerEvent = (
+    EpochBegan
+    | Held
+    | Extended
+    | TruedUp
+    | Withdrawn
+    | Spent
+    | Entry
+    | LimitsApplied
+    | Decided
+    | Lapsed
+    | Leased
+    | Returned
+)
 
 
 class Commit(Message, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from shared.contracts import audit, budget, config, edge, ledger, organisation, pricing
+from shared.contracts import audit, budget, config, edge, leases, ledger, organisation, pricing
 
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "usage.recorded": edge.UsageRecorded,
@@ -25,6 +25,10 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "budget.acknowledged.asked": budget.AcknowledgedAsked,
     "budget.acknowledged": budget.Acknowledged,
     "budget.changed": budget.Changed,
+    "budget.lease": leases.LeaseAsked,
+    "budget.lease.answered": leases.LeaseAnswered,
+    "budget.draw": leases.Drawn,
+    "budget.return": leases.Returning,
     "edge.decision": budget.Decision,
     "budget.owned": budget.ShardOwned,
     "ledger.commit": ledger.Commit,

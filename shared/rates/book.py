@@ -1,5 +1,6 @@
 """The price book, indexed for look-up by provider kind, model, speed, instant and prompt size."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -50,6 +51,14 @@ class Book:
         self._regions = {(region.provider, region.region): region.percent for region in book.regions}
         self._ceilings = _ceilings(book.cards)
         self._families = {card.family for card in book.cards if card.family}
+        dated = [(card.valid_from, card.valid_until) for card in book.cards]
+        dated += [(unit.valid_from, unit.valid_until) for unit in book.units]
+        self._turns = sorted({at for each in dated for at in _validity(*each)})
+
+    def next_change(self, at: int) -> int:
+        """When any rate begins or ends next; FOR_EVER when none does."""
+        later = bisect_right(self._turns, at)
+        return self._turns[later] if later < len(self._turns) else FOR_EVER
 
     def _add(self, card: RateCard) -> None:
         dated = _Dated(card, *_validity(card.valid_from, card.valid_until))

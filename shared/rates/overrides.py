@@ -9,6 +9,7 @@ import msgspec
 
 from shared.contracts.config import PriceOverride
 from shared.contracts.message import Micros, Uid
+from shared.rates.book import FOR_EVER
 
 Basis = Literal["list", "cost", "charge"]
 _SCOPES = ("", "provider", "customer", "team", "key")  # from the least to the most specific
@@ -50,6 +51,11 @@ class Overrides:
         self._by_org: dict[Uid, list[PriceOverride]] = defaultdict(list)
         for override in overrides:
             self._by_org[override.org].append(override)
+
+    def next_change(self, org: Uid, at: Micros) -> Micros:
+        """When any of this organisation's prices begins or ends next; FOR_EVER when none does."""
+        turns = (turn for each in self._by_org.get(org, ()) for turn in (each.from_at, each.until_at))
+        return min((turn for turn in turns if turn > at), default=FOR_EVER)
 
     def acting(self, terms: Terms, names: Set[str]) -> Acting:
         """The most specific override for each amount: key, team, customer, provider, all; then an exact model name

@@ -218,7 +218,13 @@ async def test_balances_are_asked_for(owner: Maker, bus: Bus) -> None:
 
 def presence(bus: Bus, live: tuple[str, ...] = (), interval_seconds: float = 10.0) -> Presence:
     return Presence(
-        bus, ME, live=lambda: live, config_rev=lambda: 9, spool_records=lambda: 2, interval_seconds=interval_seconds
+        bus,
+        ME,
+        live=lambda: live,
+        config_rev=lambda: 9,
+        spool_records=lambda: 2,
+        delivered_epoch=lambda: 0,
+        interval_seconds=interval_seconds,
     )
 
 

@@ -17,8 +17,11 @@ from shared.contracts.budget import (
     TRUEUP,
     WITHDRAW,
     Cut,
+    Denied,
     Done,
     Extend,
+    Granted,
+    Queued,
     Reserve,
     TrueUp,
     Verdict,
@@ -123,7 +126,7 @@ class Owner(Process):
 
     async def _verdict(self, ask: Reserve | Extend) -> bytes:
         answer = await self._tell(ask)
-        assert answer is not None
+        assert isinstance(answer, Granted | Denied | Queued)
         return encode(Verdict(rid=ask.rid, answer=answer, n=ask.n if isinstance(ask, Extend) else 0))
 
     async def _on_withdraw(self, data: bytes) -> bytes | None:

@@ -5,9 +5,10 @@ import pytest
 
 from services.budget.core.admission import Rules
 from services.budget.core.periods import Calendar
-from services.budget.core.tariff import IMAGE_TOKENS, PAGE_TOKENS, SEARCH_TOKENS, Tariff
+from services.budget.core.tariff import Tariff
 from shared.contracts.budget import Bound, Denied, Granted, Queued, Withdraw
 from shared.contracts.config import PriceOverride
+from shared.rates.size import IMAGE_TOKENS, PAGE_TOKENS, SEARCH_TOKENS
 from tests.fixtures.budget import BOOK, DAY, HOUR, NOW, SECOND, USD, Desk, ask, organisation, rule, usage
 
 MILLI = USD // 1_000

@@ -105,7 +105,7 @@ def judge(
     rates = rules.catalogue.rates.on(path.key, ask.model)
     if rates and (limited := rate_limits.refusal(state, rates, ask, path.contact, now)):
         return limited
-    rooms = [_room(state, limit, now) for limit in path.limits]
+    rooms = rooms_of(state, path, now)
     hard = [room for room in rooms if room.limit.hard]
     if replaced := state.holds.get(ask.replaces_rid) if ask.replaces_rid else None:
         hard = [_with_replaced(room, replaced) for room in hard]
@@ -146,7 +146,7 @@ def _first_granted(state: State, held: Held, rooms: Sequence[Room], hard: Sequen
         charges=held.charges,
         at_cap=held.at_cap,
         remaining_nano_usd=min((room.free - held.nano_usd for room in hard), default=0),
-        standings=_standings((room.limit, room.period, room.counter, room.allowed) for room in rooms),
+        standings=standings_of(rooms),
         admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
@@ -159,6 +159,11 @@ def _room(state: State, limit: Limit, now: Micros) -> Room:
     allowance = limit.allowance(state, period, now)
     left = allowance.nano_usd - counter.spent(limit.basis)
     return Room(limit, period, counter, allowance.nano_usd, left, left - counter.held_nano_usd - allowance.tied)
+
+
+def rooms_of(state: State, path: Path, now: Micros) -> list[Room]:
+    """How every budget of the path stands."""
+    return [_room(state, limit, now) for limit in path.limits]
 
 
 def _with_replaced(room: Room, replaced: Hold) -> Room:
@@ -205,7 +210,7 @@ def _held(applicant: Applicant, rooms: Sequence[Room], hard: Sequence[Room], pri
         edge=ask.edge,
         epoch=ask.epoch,
         config_rev=ask.config_rev,
-        principal=_attributed(ask.principal, path.principal),
+        principal=attributed(ask.principal, path.principal),
         charges=tuple(Charge(budget_id=room.limit.id, period_id=room.period.id) for room in rooms),
         provider=ask.provider,
         model=ask.model,
@@ -214,7 +219,7 @@ def _held(applicant: Applicant, rooms: Sequence[Room], hard: Sequence[Room], pri
         input_tokens=size.input_tokens,
         output_tokens=output_tokens,
         stream=ask.stream,
-        at_cap=_at_cap(room.limit for room in rooms),
+        at_cap=at_cap_of(room.limit for room in rooms),
         admitted_at=now,
         session=ask.session,
         agent=ask.agent,
@@ -228,7 +233,7 @@ def _held(applicant: Applicant, rooms: Sequence[Room], hard: Sequence[Room], pri
     )
 
 
-def _attributed(sent: Principal, known: Principal) -> Principal:
+def attributed(sent: Principal, known: Principal) -> Principal:
     """As the edge sent it, tags of the request included; an edge behind CONFIG may name a team the key has left."""
     uids = (sent.org, sent.customer, sent.team, sent.provider_config)
     if uids == (known.org, known.customer, known.team, known.provider_config):
@@ -236,7 +241,7 @@ def _attributed(sent: Principal, known: Principal) -> Principal:
     return msgspec.structs.replace(known, project=sent.project, tags=sent.tags)
 
 
-def _at_cap(limits: Iterable[Limit]) -> str:
+def at_cap_of(limits: Iterable[Limit]) -> str:
     return "cut" if any(limit.hard and limit.rule.at_cap == "cut" for limit in limits) else "finish"
 
 
@@ -263,6 +268,10 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
         limited_by=held.limited_by,
         held_input_nano_usd=held.input_nano_usd,
     )
+
+
+def standings_of(rooms: Iterable[Room]) -> tuple[Standing, ...]:
+    return _standings((room.limit, room.period, room.counter, room.allowed) for room in rooms)
 
 
 def _standings(booked: Iterable[tuple[Limit, Period, Counter, NanoUSD]]) -> tuple[Standing, ...]:

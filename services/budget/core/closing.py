@@ -25,7 +25,7 @@ def close(state: State, rules: Rules, priced: UsagePriced, now: Micros) -> Entry
         return _correction(rules, priced, before, now)
     hold = state.holds.get(usage.rid)
     charges = hold.held.charges if hold else usage.charges or _path_charges(rules, usage, now)
-    held_nano_usd = hold.nano_usd if hold else 0
+    held_nano_usd = hold.nano_usd if hold else state.set_aside(usage)
     return Entry(
         event_id=f"{usage.rid}:0",
         kind=usage.kind,
@@ -35,7 +35,7 @@ def close(state: State, rules: Rules, priced: UsagePriced, now: Micros) -> Entry
         charges=charges,
         usage=priced,
         held_nano_usd=held_nano_usd,
-        overrun_nano_usd=max(0, priced.cost_nano_usd - held_nano_usd) if hold else 0,
+        overrun_nano_usd=max(0, priced.cost_nano_usd - held_nano_usd) if hold or held_nano_usd else 0,
         late=_late(rules, charges, now),
     )
 

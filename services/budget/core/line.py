@@ -77,6 +77,9 @@ class Line:
         """Where somebody stands."""
         return list(self._at)
 
+    def is_waited_at(self, budget_id: str) -> bool:
+        return budget_id in self._at
+
     # Attempts that wait for a grant.
 
     def stand(self, waiter: Waiter, budget_ids: Iterable[str]) -> frozenset[str]:

@@ -43,5 +43,7 @@ class Presence:
         """rids of holds that no inventory has listed for too long."""
         self._listed = {rid: at for rid, at in self._listed.items() if rid in holds}
         for rid, hold in holds.items():
+            if hold.held.lease:  # it may be old when it is told of: silence counts from where we first knew of it
+                self._listed.setdefault(rid, now)
             if now - max(self._since, self._listed.get(rid, hold.held.admitted_at)) > self._absent:
                 yield rid

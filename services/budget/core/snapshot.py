@@ -76,6 +76,11 @@ def restore(head: bytes, settled: Iterator[bytes]) -> State:
 def unsound(state: State) -> str:
     """What cannot be in a fold of any ledger; empty when all is well."""
     held: dict[tuple[str, str], int] = {}
+    lent: dict[tuple[str, str], int] = {}
+    for lease in state.leases.values():
+        for charge in lease.leased.terms.charges:
+            key = (charge.budget_id, charge.period_id)
+            held[key] = lent[key] = lent.get(key, 0) + lease.nano_usd
     for rid, hold in state.holds.items():
         if rid in state.closings:
             return f"{rid} is both held and closed"
@@ -85,8 +90,12 @@ def unsound(state: State) -> str:
     for key, counter in state.counters.items():
         if counter.held_nano_usd != held.pop(key, 0):
             return f"{key[0]} in {key[1]} holds {counter.held_nano_usd} nano-USD, which is not the sum of its holds"
+        if counter.lent_nano_usd != lent.get(key, 0):
+            return f"{key[0]} in {key[1]} has lent {counter.lent_nano_usd} nano-USD, which is not what its leases have"
         if min(counter.list_nano_usd, counter.cost_nano_usd, counter.charge_nano_usd, counter.held_nano_usd) < 0:
             return f"{key[0]} in {key[1]} has a negative amount"
+    if overdrawn := next((name for name, lease in state.leases.items() if lease.nano_usd < 0), ""):
+        return f"lease {overdrawn} is overdrawn"
     return f"{next(iter(held))} has holds but no counter" if any(held.values()) else ""
 
 

@@ -6,6 +6,7 @@ from services.budget.core.closings import SETTLED, Closing, Closings
 from services.budget.core.learned import Learned
 from services.budget.core.rate_windows import RateCounts, tokens_of
 from shared.contracts.attribution import Charge
+from shared.contracts.edge import UsageRecorded
 from shared.contracts.ledger import (
     Commit,
     Decided,
@@ -14,8 +15,10 @@ from shared.contracts.ledger import (
     Extended,
     Held,
     Lapsed,
+    Leased,
     LedgerEvent,
     LimitsApplied,
+    Returned,
     Spent,
     TruedUp,
     Withdrawn,
@@ -31,12 +34,16 @@ CounterKey = tuple[str, str]  # budget_id, period_id
 
 
 class Counter(msgspec.Struct, gc=False):
-    """One budget in one period. All three amounts are kept: which one counts is the budget's present `basis`."""
+    """One budget in one period. All three amounts are kept: which one counts is the budget's present `basis`.
+
+    lent: the part of held that lies with edges, for attempts that they have not told of.
+    """
 
     list_nano_usd: NanoUSD = 0
     cost_nano_usd: NanoUSD = 0
     charge_nano_usd: NanoUSD = 0
     held_nano_usd: NanoUSD = 0
+    lent_nano_usd: NanoUSD = 0
 
     def spent(self, basis: str) -> NanoUSD:
         if basis == "cost":
@@ -56,6 +63,14 @@ class Hold(msgspec.Struct, gc=False):
     output_tokens: int
     trued_up: bool = False
     extensions: dict[int, int] = {}  # n -> output tokens granted
+
+
+class Lease(msgspec.Struct, gc=False):
+    """Money lent to an edge: what is left of it, by the owner's books. told: attempts that were paid from it."""
+
+    leased: Leased
+    nano_usd: NanoUSD
+    told: set[str] = set()
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -81,6 +96,7 @@ class State(msgspec.Struct):
     learned: Learned = msgspec.field(default_factory=Learned)
     rates: RateCounts = msgspec.field(default_factory=RateCounts)
     lapsed: dict[str, NanoUSD] = {}  # grants that ended early -> what was used of them
+    leases: dict[str, Lease] = {}
 
     def counter(self, budget_id: str, period_id: str) -> Counter:
         """For reading: an untouched budget is empty."""
@@ -107,6 +123,10 @@ class State(msgspec.Struct):
                 self._withdrawn(event)
             case Spent():
                 self._cut(event)
+            case Leased():
+                self._leased(event)
+            case Returned():
+                self._returned(event)
             case Decided():
                 self.version = event.version
                 self.decisions[event.scope] = event
@@ -125,6 +145,8 @@ class State(msgspec.Struct):
         if old:
             self._hold_more(old, kept_of_replaced(old) - old.nano_usd)
             old.input_nano_usd = old.nano_usd
+        if event.lease:
+            self._pay(self.leases[event.lease], event.rid, event.nano_usd)
         hold = Hold(event, 0, event.input_nano_usd, event.output_tokens)
         self.holds[event.rid] = hold
         self._hold_more(hold, event.nano_usd)
@@ -149,6 +171,8 @@ class State(msgspec.Struct):
             self.learned.closed(hold.held, event)
             if hold.held.rates:
                 self.rates.ended_with(hold.held, tokens_of(event), event.booked_at)
+        elif set_aside := self.set_aside(priced.usage):
+            self._pay(self.leases[priced.usage.lease], rid, set_aside)
         for charge in event.charges:
             counter = self._writable(charge)
             counter.list_nano_usd += priced.list_nano_usd
@@ -175,9 +199,41 @@ class State(msgspec.Struct):
             self._hold_more(hold, -hold.nano_usd)
             if hold.held.rates:
                 self.rates.ended_with(hold.held, 0, event.at)
-        while self.tombstones and next(iter(self.tombstones.values())) < event.at - TOMBSTONE_MICROS:
+        self._bury(event.rid, event.at)
+
+    def _bury(self, name: str, at: Micros) -> None:
+        while self.tombstones and next(iter(self.tombstones.values())) < at - TOMBSTONE_MICROS:
             del self.tombstones[next(iter(self.tombstones))]
-        self.tombstones[event.rid] = event.at
+        self.tombstones[name] = at
+
+    def set_aside(self, usage: UsageRecorded) -> NanoUSD:
+        """What its lease still has for an attempt that ends before the edge has told of its beginning."""
+        lease = self.leases.get(usage.lease)
+        if lease is None or usage.rid in lease.told:
+            return 0
+        return min(usage.held_nano_usd, lease.nano_usd)
+
+    def _leased(self, event: Leased) -> None:
+        lease = self.leases[event.lease] = Lease(event, 0)
+        self._lend(lease, event.terms.nano_usd)
+
+    def _pay(self, lease: Lease, rid: str, nano_usd: NanoUSD) -> None:
+        """Once for each attempt, whatever is told of it first."""
+        lease.told.add(rid)
+        self._lend(lease, -nano_usd)
+
+    def _lend(self, lease: Lease, nano_usd: NanoUSD) -> None:
+        """nano_usd: signed."""
+        lease.nano_usd += nano_usd
+        for charge in lease.leased.terms.charges:
+            counter = self._writable(charge)
+            counter.held_nano_usd += nano_usd
+            counter.lent_nano_usd += nano_usd
+
+    def _returned(self, event: Returned) -> None:
+        if lease := self.leases.pop(event.lease, None):
+            self._lend(lease, -lease.nano_usd)
+        self._bury(event.lease, event.at)
 
     def _cut(self, event: Spent) -> None:
         while self.marks and next(iter(self.marks.values())).until < event.until - TOMBSTONE_MICROS:

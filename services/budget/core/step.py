@@ -2,9 +2,11 @@
 
 import msgspec
 
-from services.budget.core import closing, holds, turns
+from services.budget.core import closing, holds, leases, turns
 from services.budget.core.group import Group
+from services.budget.core.leases import GiveBack, Lend, Lent
 from shared.contracts.budget import Cut, Denied, Extend, Granted, Queued, Reserve, TrueUp, Withdraw
+from shared.contracts.leases import Drawn
 from shared.contracts.ledger import Entry, LedgerEvent, Spent, TruedUp, Withdrawn
 from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
@@ -23,8 +25,8 @@ class Expire(msgspec.Struct, frozen=True):
     rid: str
 
 
-Command = Reserve | Withdraw | Extend | Cut | TrueUp | Close | Expire
-Answer = Granted | Denied | Queued | None
+Command = Reserve | Withdraw | Extend | Cut | TrueUp | Close | Expire | Lend | Drawn | GiveBack
+Answer = Granted | Denied | Queued | Lent | None
 
 
 def decide(group: Group, command: Command) -> Answer:
@@ -46,6 +48,12 @@ def decide(group: Group, command: Command) -> Answer:
             _apply(group, holds.cut(state, command, now))
         case Expire():
             _apply(group, closing.expire(state, command.rid, group.shard, group.rules, now))
+        case Lend():
+            return leases.lend(group, command)
+        case Drawn():
+            leases.draw(group, command)
+        case GiveBack():
+            leases.give_back(group, command)
     return None
 
 

@@ -8,14 +8,10 @@ from shared.contracts.budget import Reserve
 from shared.contracts.config import PriceOverride
 from shared.contracts.message import Micros, NanoUSD
 from shared.rates import Asked, Book, HoldRates, Overrides, Terms, hold_rates
-from shared.rates.book import Limits
+from shared.rates.size import input_bound
 
-BASE_TOKENS = 1_000  # what the provider adds around a prompt
 TOKENS_PER_100_BYTES = 60  # until learned
 MOST_TOKENS_PER_100_BYTES = 100  # held under `hold: bound`, and never passed
-IMAGE_TOKENS = 4_784  # published maximum of a high-resolution image
-PAGE_TOKENS = 3_000 + IMAGE_TOKENS  # a PDF page: published maximum of its text, and itself as an image
-SEARCH_TOKENS = 20_000  # what one web search adds to the prompt; no maximum is published: ten results of 2,000
 LEARNED_SPARE_PERCENT = 110  # of what was learned, since the next prompt may be denser than all before
 NEED_OUTPUT_TOKENS = 4_096  # a stream is worth beginning with this much output, until its usual output is known
 LEAST_OUTPUT_TOKENS = 256  # whatever was learned: asking for more takes a moment
@@ -52,6 +48,14 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         return self.input_nano_usd + self.search_nano_usd + self.rates.hold(0, output_tokens).output_nano_usd
 
 
+class Advance(msgspec.Struct, frozen=True, gc=False):
+    """By what attempts that are still to come are sized. until: when prices change next."""
+
+    rates: HoldRates
+    tokens_per_100_bytes: int
+    until: Micros
+
+
 class Tariff:
     """The price book and the organisation's own prices; remembers rates, since turns of one key ask for the same."""
 
@@ -85,9 +89,15 @@ class Tariff:
             need.nano_usd,
             rates,
             unboundable,
-            _text_alone(ask),
+            text_alone(ask),
             beyond,
         )
+
+    def in_advance(self, ask: Reserve, path: Path, learned: Learned, now: Micros) -> Advance:
+        """What attempts like this one are held at whatever their size, for as long as no price changes."""
+        context = self.book.limits(path.provider.kind, ask.model).context_tokens
+        until = min(self.book.next_change(now), self._overrides.next_change(path.key.org, now))
+        return Advance(self._rates(ask, path, context, now), _tokens_per_100_bytes(ask, path, learned), until)
 
     def _rates(self, ask: Reserve, path: Path, input_tokens: int, now: Micros) -> HoldRates:
         key, provider = path.key, path.provider
@@ -159,45 +169,8 @@ def _tokens_per_100_bytes(ask: Reserve, path: Path, learned: Learned) -> int:
     return min(MOST_TOKENS_PER_100_BYTES, -(-known * LEARNED_SPARE_PERCENT // 100))
 
 
-def _text_alone(ask: Reserve) -> int:
+def text_alone(ask: Reserve) -> int:
     """Bytes of a prompt that is nothing but text, else 0: from such a one can be learned what a byte is worth."""
     if any(bound.meter != "text_bytes" for bound in ask.bounds):
         return 0
     return sum(bound.quantity for bound in ask.bounds) or ask.input_bytes
-
-
-def input_bound(ask: Reserve, limits: Limits, tokens_per_100_bytes: int) -> tuple[int, bool]:
-    """Most input tokens of all classes together, and whether they can still grow after `message_start`.
-
-    The provider's own count, where the edge asked for it, stands in for text, images and pages. A meter that we do not
-    know leaves them open: the model's whole context for each loop that the body allows. Each web search is such a loop,
-    of known growth: it reads everything before it again, and the results of the searches before it.
-    """
-    counted = loops = searches = 0
-    estimate = BASE_TOKENS
-    seen_text = False
-    for bound in ask.bounds:
-        match bound.meter:
-            case "text_bytes":
-                seen_text = True
-                estimate += _text_tokens(bound.quantity, tokens_per_100_bytes)
-            case "image":
-                estimate += bound.quantity * IMAGE_TOKENS
-            case "page":
-                estimate += bound.quantity * PAGE_TOKENS
-            case "input_tokens":
-                counted += bound.quantity
-            case "web_search":
-                searches += bound.quantity
-            case _:
-                loops += max(1, bound.quantity)
-    if not seen_text:
-        estimate += _text_tokens(ask.input_bytes, tokens_per_100_bytes)
-    tokens = counted or estimate
-    searched = (searches + 1) * tokens + SEARCH_TOKENS * searches * (searches + 1) // 2
-    searched = max(tokens, min(searched, (searches + 1) * limits.context_tokens))
-    return max(searched, loops * limits.context_tokens), loops + searches > 0
-
-
-def _text_tokens(size: int, tokens_per_100_bytes: int) -> int:
-    return -(-size * tokens_per_100_bytes // 100)

@@ -20,8 +20,11 @@ from shared.contracts.budget import (
     Balances,
     BalancesAsked,
     Cut,
+    Denied,
     Done,
     Extend,
+    Granted,
+    Queued,
     Reserve,
     TrueUp,
     Verdict,
@@ -111,7 +114,7 @@ class Commands:
 
         def answered(done: "asyncio.Future[Answer]") -> None:
             answer = done.result()
-            assert answer is not None, "RESERVE and EXTEND have verdicts"
+            assert isinstance(answer, Granted | Denied | Queued), "RESERVE and EXTEND have verdicts"
             if not said.done():
                 said.set_result(encode(Verdict(rid=ask.rid, answer=answer, n=n)))
 

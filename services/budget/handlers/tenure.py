@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 import msgspec
 import structlog
 
+from services.budget.core.leases import Policy
 from services.budget.core.presence import Presence
 from services.budget.core.state import State
 from services.budget.handlers.auditor import Auditor
 from services.budget.handlers.commands import Commands
 from services.budget.handlers.herald import Herald
 from services.budget.handlers.keeper import Keeper
+from services.budget.handlers.lending import Lending
 from services.budget.handlers.owner import Owner
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.handlers.watch import Watch
@@ -89,6 +91,7 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
     edges = Watch(bus, owner, shard.rulebook, presence, herald, shard.name, absent)
     keeper = Keeper(owner, shard.ledger, shard.shelf, settings.snapshot_records, shard.since)
     commands = Commands(owner, shard.rulebook, shard.name, settings.config_wait_seconds)
+    lending = Lending(bus, owner, shard.name, Policy(seconds=settings.lease_seconds))
     log.info("budget.shard_taken", shard=shard.name, owner_epoch=state.owner_epoch, ledger_seq=shard.ledger.seq)
     tasks.start("budget.owner", owner.run())
     tasks.start("budget.snapshots", keeper.run())
@@ -97,6 +100,8 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
     tasks.start("budget.priced", commands.follow_priced(bus))
     await edges.begin()
     tasks.start("budget.watch", edges.run())
+    tasks.start("budget.leases", lending.run())
+    await lending.subscribe()
     await commands.subscribe(bus)
     left = False
     try:

@@ -120,7 +120,11 @@ def sent(start: Started, granted: Granted | None, at: Micros) -> Sent:
     usage = msgspec.structs.replace(start.usage, sent_at=at, ungoverned=granted is None)
     if granted is not None:
         usage = msgspec.structs.replace(
-            usage, charges=granted.charges, held_nano_usd=granted.held_nano_usd, admitted_at=granted.admitted_at
+            usage,
+            charges=granted.charges,
+            held_nano_usd=granted.held_nano_usd,
+            admitted_at=granted.admitted_at,
+            lease=granted.lease,
         )
     return Sent(
         usage=usage,

@@ -268,6 +268,7 @@ class Sending:
             agent=facts.agent,
             body_digest=facts.body_digest,
         )
+        self._wiring.lender.drop(held.usage.principal.key)
         if not await self._wiring.owner.cut(cut):
             log.warning("edge.cut_untold", rid=self._admitted.rid)
 

@@ -180,7 +180,7 @@ class Exchange:
         except SpoolFailed:
             return refusals.spool_failed(), "unavailable"  # nothing is asked for, so nothing is to be closed
         try:
-            verdict = await self._unless_gone(lambda: wiring.owner.reserve(ask, patient=hard))
+            verdict = await self._unless_gone(lambda: wiring.lender.reserve(ask, patient=hard))
             await written
         except ClientGone:
             await self._abandon(admitted, written)

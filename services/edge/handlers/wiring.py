@@ -8,6 +8,7 @@ from services.edge.core.repeats import Repeats
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
+from services.edge.stores.leases import Lender
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.spool import Spool
@@ -17,7 +18,7 @@ from shared.directory import Directory
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
-    """The edge's parts. directory: kept current in place by the follower of CONFIG."""
+    """The edge's parts. directory: kept current in place by the follower of CONFIG. lender: reserves, the owner does the rest."""
 
     settings: Settings
     me: Identity
@@ -26,6 +27,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     spool: Spool
     owner: Owners
+    lender: Lender
     presence: Presence
     credentials: Credentials
     pool: UpstreamPool

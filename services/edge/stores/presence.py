@@ -24,7 +24,7 @@ _decision = Decoder(Decision)
 
 
 class Presence:
-    """live, config_rev, spool_records: asked for at each heartbeat."""
+    """live, config_rev, spool_records, delivered_epoch: asked for at each heartbeat."""
 
     def __init__(
         self,
@@ -34,11 +34,13 @@ class Presence:
         live: Callable[[], tuple[str, ...]],
         config_rev: Callable[[], int],
         spool_records: Callable[[], int],
+        delivered_epoch: Callable[[], int],
         interval_seconds: float = 10.0,
         now: clock.Clock = clock.now,
     ) -> None:
         self._bus, self._me, self._now = bus, me, now
         self._live, self._config_rev, self._spool_records = live, config_rev, spool_records
+        self._delivered_epoch = delivered_epoch
         self._interval = interval_seconds
         self._blocks = Blocks()
         self._changed = asyncio.Event()
@@ -92,6 +94,7 @@ class Presence:
             live=self._live(),
             spool_records=self._spool_records(),
             draining=self._draining,
+            delivered_epoch=self._delivered_epoch(),
         )
 
     async def _beat(self) -> None:

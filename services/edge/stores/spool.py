@@ -60,6 +60,7 @@ class Spool:
         self._segments: list[int] = []
         self._usage_seq: dict[str, int] = {}
         self._request_seq = 0
+        self._inherited = 0
         self._space_seen_at = self._acked_saved_at = 0
         self._full = ""
         self._pruner: asyncio.Task[None] | None = None
@@ -82,6 +83,7 @@ class Spool:
                 self.outbox.add(pending)
             self._append(Opened(epoch=epoch, boot_id=boot_id, at=self._now()))
             self._recover(left)
+            self._inherited = len(self.outbox)
             self._log.sync_now()
         except OSError as error:
             raise SpoolFailed(str(error)) from error
@@ -104,6 +106,11 @@ class Spool:
         """Where an attempt was begun; "" once its end is written."""
         live = self._live.get(rid)
         return live.started.usage.shard if live else ""
+
+    @property
+    def delivered_epoch(self) -> int:
+        """The last of this worker's starts of which the broker has every record; 0 while that is not known."""
+        return 0 if self._inherited else self.identity.epoch - 1
 
     @property
     def failed(self) -> str:
@@ -177,6 +184,7 @@ class Spool:
     def acked(self, count: int) -> None:
         """The broker has the oldest `count` of the outbox; what nobody needs any more is removed."""
         self.outbox.done(count)
+        self._inherited = max(0, self._inherited - count)
         if self._now() - self._acked_saved_at > MICROS:
             self._save_acked()
         if self._pruner is None and len(self._segments) > 0:

@@ -1,0 +1,527 @@
+"""Leases: what budget lends, what becomes of it, and that no order of messages and deaths frees money that may burn."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from services.budget.core.estates import Estates
+from services.budget.core.inspection import Inspection
+from services.budget.core.leases import GiveBack, Lend, Lent, Policy
+from services.budget.core.presence import Presence
+from services.budget.core.snapshot import capture, restore, rid_parts, unsound
+from services.budget.core.state import State
+from services.budget.core.step import Close, Expire
+from services.edge.core.lease import Purse
+from shared.contracts.budget import Bound, Cut, Granted, Reserve, TrueUp, Withdraw
+from shared.contracts.config import RateLimits
+from shared.contracts.edge import EdgeStatus
+from shared.contracts.leases import Drawn, LeaseAnswered, LeaseAsked, Terms
+from shared.contracts.ledger import Commit, Entry, Held, Leased, Returned
+from shared.contracts.message import Decoder, encode
+from shared.contracts.streams import Position
+from tests.fixtures import budget as make
+from tests.fixtures.budget import DAY, NOW, PRINCIPAL, SECOND, USD, Desk, ask, organisation, usage
+
+TEAM = "team:team:month"
+POLICY = Policy()
+BOLD = Policy(share_percent=30, lent_percent=60, kept_percent=10)
+BOUND = 11_000_000  # of `ask()`, nano-USD
+_commit = Decoder(Commit)
+
+
+def desk_of(team_usd: float = 100, **more: object) -> Desk:
+    return Desk(organisation(team=[make.rule("team", team_usd, **more)]))  # type: ignore[arg-type]  # fields by name
+
+
+def lend(desk: Desk, lease: str = "l1", attempts: int = 10, policy: Policy = POLICY, **like: object) -> Terms | None:
+    lent = desk.do(Lend(LeaseAsked(lease=lease, like=ask("like", **like), attempts=attempts), policy))  # type: ignore[arg-type]  # fields by name
+    assert isinstance(lent, Lent)
+    return lent.terms
+
+
+def lent(desk: Desk, lease: str = "l1", attempts: int = 10, policy: Policy = POLICY, **like: object) -> Terms:
+    terms = lend(desk, lease, attempts, policy, **like)
+    assert terms
+    return terms
+
+
+def purse_with(terms: Terms, desk: Desk, lease: str = "l1") -> Purse:
+    purse = Purse()
+    answer = LeaseAnswered(lease=lease, owner_epoch=0, terms=terms)
+    purse.answered(LeaseAsked(lease=lease, like=ask("like"), attempts=1), answer, desk.now)
+    return purse
+
+
+def drawn(purse: Purse, rid: str, desk: Desk, **more: object) -> Granted:
+    granted = purse.draw(ask(rid, **more), desk.now)  # type: ignore[arg-type]  # fields by name
+    assert granted
+    return granted
+
+
+def tell(purse: Purse, desk: Desk) -> None:
+    while message := purse.to_tell():
+        desk.do(message)
+        purse.told(message)
+
+
+def closing(granted: Granted, rid: str, nano_usd: int = 5_000_000, kind: str = "settled") -> make.UsagePriced:
+    return usage(rid, kind, nano_usd, charges=granted.charges, held_nano_usd=granted.held_nano_usd, lease=granted.lease)
+
+
+# What is lent.
+
+
+def test_a_lease_is_held_on_every_budget_of_the_path() -> None:
+    desk = Desk(organisation(team=[make.rule("team", 100)], key=[make.rule("key", 50)]))
+    terms = lent(desk)
+    assert terms.nano_usd == 10 * BOUND
+    assert desk.booked(TEAM) == desk.booked("key:key:month") == (0, 10 * BOUND)
+    assert [charge.budget_id for charge in terms.charges] == [TEAM, "key:key:month"]
+
+
+def test_asked_again_it_answers_the_same_and_lends_once() -> None:
+    desk = desk_of()
+    assert lend(desk) == lend(desk)
+    assert desk.booked(TEAM)[1] == 10 * BOUND
+
+
+def test_one_lease_takes_a_small_share_of_what_is_free_and_all_of_them_little_more() -> None:
+    desk = desk_of(10)
+    assert lent(desk, attempts=1_000).nano_usd == 10 * USD * 2 // 100
+    more = [lend(desk, f"m{n}", attempts=1_000) for n in range(20)]
+    assert more[-1] is None
+    assert desk.booked(TEAM)[1] <= USD
+
+
+def test_near_the_cap_nothing_is_lent() -> None:
+    desk = desk_of(10)
+    assert lend(desk) is not None
+    desk.grant(ask("big", stream=False, max_tokens=32_000))
+    desk.close(usage("spent", nano_usd=79 * USD // 10, charges=desk.state.leases["l1"].leased.terms.charges))
+    assert lend(desk, "l2") is None
+
+
+@pytest.mark.parametrize("like", [{"max_tokens": 0}, {"bounds": (Bound(meter="unboundable", quantity=1),)}])
+def test_what_an_edge_cannot_size_is_not_lent_for(like: dict[str, object]) -> None:
+    assert lend(desk_of(), **like) is None
+
+
+def test_where_only_budget_can_decide_nothing_is_lent() -> None:
+    with_sessions = Desk(organisation(team=[make.rule("team", 100)], session_usd=1))
+    revoked = Desk(organisation(team=[make.rule("team", 100)], revoked_at=NOW + DAY))
+    soft = Desk(organisation(team=[make.rule("team", 100, mode="soft")]))
+    limited = Desk(
+        [
+            msgspec.structs.replace(entity, rate_limits=RateLimits(requests_per_minute=5))  # type: ignore[type-var]  # teams
+            if getattr(entity, "uid", "") == "team"
+            else entity
+            for entity in organisation(team=[make.rule("team", 100)])
+        ]
+    )
+    assert [lend(desk) for desk in (with_sessions, revoked, soft, limited)] == [None] * 4
+
+
+def test_an_edge_that_knows_another_organisation_gets_no_lease() -> None:
+    assert lend(desk_of(), config_rev=2) is None
+
+
+def test_while_somebody_waits_there_nothing_is_lent() -> None:
+    desk = desk_of(1)
+    for n in range(3):
+        desk.grant(ask(f"r{n}", stream=False, max_tokens=30_000))
+    desk.queue(ask("waits", stream=False, max_tokens=30_000))
+    assert lend(desk, attempts=1, policy=BOLD, max_tokens=100) is None
+
+
+def test_a_key_whose_conversation_was_cut_gets_no_lease_for_a_while() -> None:
+    desk = desk_of()
+    desk.grant(ask("r1"))
+    desk.do(Cut(rid="r1", budget_id=TEAM, principal=PRINCIPAL, session="s"))
+    assert lend(desk) is None
+    desk.now += 61 * SECOND
+    assert lend(desk) is not None
+
+
+def test_a_lease_ends_with_the_first_period_on_its_path() -> None:
+    desk = Desk(organisation(team=[make.rule("team", 100, "hour")]), now=NOW + 3_590 * SECOND)
+    assert lent(desk).until == NOW + 3_600 * SECOND
+    desk.now = NOW + 3_597 * SECOND
+    assert lend(desk, "l2") is None
+
+
+# What becomes of it.
+
+
+def test_an_attempt_on_a_lease_becomes_a_hold_and_nothing_more_is_held() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    granted = drawn(purse, "r1", desk)
+    before = desk.booked(TEAM)
+    tell(purse, desk)
+    assert desk.booked(TEAM) == before
+    held = desk.state.holds["r1"].held
+    assert (held.nano_usd, held.charges, held.lease) == (granted.held_nano_usd, granted.charges, "l1")
+    assert desk.state.leases["l1"].nano_usd == 9 * BOUND
+
+
+def test_told_twice_it_is_held_once() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    drawn(purse, "r1", desk)
+    message = purse.to_tell()
+    assert message
+    desk.do(message)
+    desk.do(message)
+    assert [type(event) for event in desk.log] == [Leased, Held]
+
+
+def test_an_end_that_comes_before_its_beginning_is_paid_from_the_lease() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    granted = drawn(purse, "r1", desk)
+    desk.close(closing(granted, "r1"))
+    assert desk.booked(TEAM) == (5_000_000, 9 * BOUND)
+    tell(purse, desk)
+    assert desk.booked(TEAM) == (5_000_000, 9 * BOUND)
+    entry = desk.log[-1]
+    assert isinstance(entry, Entry)
+    assert (entry.held_nano_usd, entry.overrun_nano_usd) == (BOUND, 0)
+
+
+def test_a_withdrawn_attempt_is_paid_from_the_lease_only_once() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    granted = drawn(purse, "r1", desk)
+    tell(purse, desk)
+    desk.do(Withdraw(rid="r1", edge="e1", epoch=1))
+    desk.close(closing(granted, "r1", 0, "void"))
+    assert desk.booked(TEAM) == (0, 9 * BOUND)
+    assert desk.state.leases["l1"].nano_usd == 9 * BOUND
+
+
+def test_a_withdrawal_that_comes_first_leaves_its_money_on_the_lease_until_that_is_returned() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    drawn(purse, "r1", desk)
+    desk.do(Withdraw(rid="r1", edge="e1", epoch=1))
+    tell(purse, desk)
+    assert "r1" not in desk.state.holds
+    desk.do(GiveBack("l1"))
+    assert desk.booked(TEAM) == (0, 0)
+
+
+def test_what_is_returned_is_free_and_its_id_is_dead() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    drawn(purse, "r1", desk)
+    tell(purse, desk)
+    desk.do(GiveBack("l1"))
+    desk.do(GiveBack("l1"))
+    assert desk.booked(TEAM) == (0, BOUND)
+    assert lend(desk) is None
+    assert [type(event) for event in desk.log] == [Leased, Held, Returned]
+
+
+def test_a_return_that_overtakes_its_question_keeps_the_lease_from_being_lent() -> None:
+    desk = desk_of()
+    desk.do(GiveBack("l1"))
+    assert lend(desk) is None
+
+
+def test_who_waits_gets_what_a_lease_gives_back() -> None:
+    desk = desk_of(1)
+    lent(desk, attempts=80, policy=BOLD)
+    desk.grant(ask("r1", stream=False, max_tokens=32_000))
+    desk.grant(ask("r2", stream=False, max_tokens=25_000))
+    desk.queue(ask("r3", stream=False, max_tokens=30_000))
+    desk.do(GiveBack("l1"))
+    assert isinstance(desk.told("r3"), Granted)
+
+
+def test_a_draw_without_its_lease_holds_nothing_and_is_booked_by_its_entry() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    granted = drawn(purse, "r1", desk)
+    desk.do(GiveBack("l1"))
+    tell(purse, desk)
+    assert "r1" not in desk.state.holds
+    desk.close(closing(granted, "r1"))
+    assert desk.booked(TEAM) == (5_000_000, 0)
+
+
+def test_a_hold_on_a_lease_that_is_told_of_late_is_not_taken_for_forgotten() -> None:
+    desk = desk_of()
+    purse = purse_with(lent(desk), desk)
+    drawn(purse, "r1", desk)
+    desk.now += 200 * SECOND
+    tell(purse, desk)
+    presence = Presence(60 * SECOND, NOW)
+    assert list(presence.forgotten(desk.state.holds, desk.now)) == []
+    assert list(presence.forgotten(desk.state.holds, desk.now + 61 * SECOND)) == ["r1"]
+
+
+# The leases of the dead.
+
+
+def status(epoch: int, delivered: int) -> EdgeStatus:
+    return EdgeStatus(edge="e1", epoch=epoch, at=0, delivered_epoch=delivered)
+
+
+def test_a_dead_edges_lease_is_freed_once_its_records_are_delivered_priced_and_applied() -> None:
+    desk, estates = desk_of(), Estates()
+    lent(desk)
+    leases = desk.state.leases
+    estates.heard(status(epoch=2, delivered=0))
+    assert not estates.concerns(leases)
+    estates.heard(status(epoch=2, delivered=1))
+    assert estates.concerns(leases)
+    assert list(estates.settled(leases, recorded=10, priced=(7, 9), applied=7)) == []
+    assert list(estates.settled(leases, recorded=12, priced=(8, 10), applied=7)) == []
+    assert list(estates.settled(leases, recorded=13, priced=(9, 12), applied=8)) == ["l1"]
+
+
+def test_the_leases_of_the_living_are_left_alone() -> None:
+    desk, estates = desk_of(), Estates()
+    lent(desk, epoch=2)
+    estates.heard(status(epoch=2, delivered=1))
+    assert not estates.concerns(desk.state.leases)
+    assert list(estates.settled(desk.state.leases, 0, (0, 0), 0)) == []
+
+
+# Any order of everything.
+
+
+class Edge:
+    """An edge with the real purse. live: attempts that were sent, with what they were granted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = 1
+        self.purse = Purse()
+        self.live: dict[str, Granted] = {}
+        self.undelivered: dict[str, None] = {}  # rids of the life before whose ends the broker does not have
+
+
+class Leases(RuleBasedStateMachine):
+    """Two edges, an owner, and a network that delivers each message late, twice or never.
+
+    The oracle: attempts cost no more than they were granted, so spent + held may never pass the cap; and what is held is at
+    least what those may still cost that were sent and are not booked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cap = 3 * USD
+        self.desk = Desk(organisation(team=[make.rule("team", 3)]))
+        self.edges = [Edge("e1"), Edge("e2")]
+        self.network: list[Drawn | LeaseAsked | GiveBack | Withdraw | TrueUp] = []
+        self.usage: list[make.UsagePriced] = []
+        self.applied = 0
+        self.estates = Estates()
+        self.count = 0
+        self.owed: dict[str, int] = {}
+        self.heard_of: set[str] = set()
+        self.records: list[bytes] = []
+        self.kept = 0
+
+    def name(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    @initialize()
+    def begin(self) -> None:
+        for edge in self.edges:
+            self.attempt(edge, 500, 0)
+            self.attempt(edge, 500, 0)
+            self.attempt(edge, 500, 0)
+
+    def commit(self) -> None:
+        new, self.kept = self.desk.log[self.kept :], len(self.desk.log)
+        commit = Commit(
+            shard="0", owner_epoch=0, at=self.desk.now, digest=b"", priced=self.desk.state.priced, events=tuple(new)
+        )
+        self.records.append(encode(commit))
+
+    def ask(self, edge: Edge, max_tokens: int, text_bytes: int) -> Reserve:
+        return ask(self.name("r"), max_tokens=max_tokens, text_bytes=text_bytes, edge=edge.name, epoch=edge.epoch)
+
+    @rule(
+        edge=st.integers(0, 1), max_tokens=st.sampled_from((500, 3_000, 30_000)), text_bytes=st.sampled_from((0, 9_000))
+    )
+    def request(self, edge: int, max_tokens: int, text_bytes: int) -> None:
+        self.attempt(self.edges[edge], max_tokens, text_bytes)
+
+    def attempt(self, edge: Edge, max_tokens: int, text_bytes: int) -> None:
+        """On a lease, else as the owner says."""
+        command = self.ask(edge, max_tokens, text_bytes)
+        granted = edge.purse.draw(command, self.desk.now)
+        if granted is None:
+            answer = self.desk.do(msgspec.structs.replace(command, may_wait=False))
+            self.commit()
+            if not isinstance(answer, Granted):
+                return
+            granted = answer
+        edge.live[command.rid] = granted
+        self.owed[command.rid] = granted.held_nano_usd
+        if wish := edge.purse.wish(command, self.desk.now, self.name("l")):
+            self.network.append(wish)
+
+    @rule(edge=st.integers(0, 1))
+    def an_edge_tells(self, edge: int) -> None:
+        if drawn := self.edges[edge].purse.to_tell():
+            self.network.append(drawn)
+        elif lease := self.edges[edge].purse.to_return():
+            self.network.append(GiveBack(lease))
+
+    @rule(index=st.integers(0, 20), heard=st.booleans(), again=st.booleans())
+    def a_message_arrives(self, index: int, heard: bool, again: bool) -> None:
+        if not self.network:
+            return
+        at = index % len(self.network)
+        message = self.network[at] if again else self.network.pop(at)
+        if isinstance(message, LeaseAsked):
+            answer = self.desk.do(Lend(message, BOLD))
+            assert isinstance(answer, Lent)
+            edge = self.edge_of(message.like.edge, message.like.epoch)
+            said = LeaseAnswered(lease=message.lease, owner_epoch=0, terms=answer.terms)
+            if edge and message.lease not in self.heard_of:  # an answer that comes late finds nobody
+                self.heard_of.add(message.lease)
+                edge.purse.answered(message, said if heard else None, self.desk.now)
+        else:
+            self.desk.do(message)
+            for edge in self.edges:
+                if heard and isinstance(message, Drawn):
+                    edge.purse.told(message)
+                elif heard and isinstance(message, GiveBack):
+                    edge.purse.returned(message.lease)
+        self.commit()
+
+    def edge_of(self, name: str, epoch: int) -> Edge | None:
+        return next((edge for edge in self.edges if (edge.name, edge.epoch) == (name, epoch)), None)
+
+    @rule(edge=st.integers(0, 1), index=st.integers(0, 20), share=st.integers(0, 100), void=st.booleans())
+    def an_attempt_ends(self, edge: int, index: int, share: int, void: bool) -> None:
+        live = self.edges[edge].live
+        if live:
+            rid = list(live)[index % len(live)]
+            granted = live.pop(rid)
+            if void:
+                self.owed.pop(rid, None)  # it was never sent
+                self.network.append(Withdraw(rid=rid, edge=self.edges[edge].name, epoch=1))
+            cost = 0 if void else granted.held_nano_usd * share // 100
+            self.usage.append(closing(granted, rid, cost, "void" if void else "settled"))
+
+    @rule(edge=st.integers(0, 1), index=st.integers(0, 20), tokens=st.integers(1, 500))
+    def the_input_is_counted(self, edge: int, index: int, tokens: int) -> None:
+        """May be lost, and comes whenever it comes; what it frees the attempt does not cost any more."""
+        live = self.edges[edge].live
+        if not live:
+            return
+        rid = list(live)[index % len(live)]
+        hold = self.desk.state.holds.get(rid)
+        before = hold.nano_usd if hold else 0
+        self.desk.do(TrueUp(rid=rid, input_tokens=tokens, nano_usd=0))
+        self.commit()
+        if hold:
+            freed = before - hold.nano_usd
+            self.owed[rid] -= freed
+            live[rid] = msgspec.structs.replace(live[rid], held_nano_usd=live[rid].held_nano_usd - freed)
+
+    @rule(many=st.integers(1, 4))
+    def the_owner_books(self, many: int) -> None:
+        for priced in self.usage[self.applied : self.applied + many]:
+            self.applied += 1
+            self.desk.do(Close(priced, Position(log_id="p", seq=self.applied)))
+            self.owed.pop(priced.usage.rid, None)
+            for edge in self.edges:
+                edge.undelivered.pop(priced.usage.rid, None)
+        self.commit()
+
+    @rule(edge=st.integers(0, 1))
+    def an_edge_dies_and_starts_again(self, edge: int) -> None:
+        """Its spool tells how all that was sent has ended."""
+        died = self.edges[edge]
+        for rid, granted in died.live.items():
+            self.usage.append(closing(granted, rid, granted.held_nano_usd, "recovered"))
+        born = self.edges[edge] = Edge(died.name)
+        born.epoch = died.epoch + 1
+        self.recorded = len(self.usage)
+        self.estates.heard(EdgeStatus(edge=born.name, epoch=born.epoch, at=self.desk.now, delivered_epoch=died.epoch))
+
+    @rule(priced=st.integers(0, 40))
+    def estates_are_settled(self, priced: int) -> None:
+        """Pricing may be behind USAGE, and the ledger behind pricing."""
+        seq = min(len(self.usage), self.applied + priced)
+        found = list(self.estates.settled(self.desk.state.leases, len(self.usage), (seq, seq), self.applied))
+        for lease in found:
+            self.desk.do(GiveBack(lease))
+        self.commit()
+
+    @rule(edge=st.integers(0, 1), seconds=st.sampled_from((1, 12, 400)), reachable=st.booleans())
+    def time_passes(self, edge: int, seconds: int, reachable: bool) -> None:
+        self.desk.now += seconds * SECOND
+        self.edges[edge].purse.tidy(self.desk.now, 1, reachable)
+
+    @rule(edge=st.integers(0, 1))
+    def everything_is_given_back(self, edge: int) -> None:
+        self.edges[edge].purse.tidy(self.desk.now, 2, True)
+
+    @rule(index=st.integers(0, 20))
+    def a_hold_is_forgotten(self, index: int) -> None:
+        holds = list(self.desk.state.holds)
+        if holds:
+            rid = holds[index % len(holds)]
+            self.desk.do(Expire(rid))
+            self.owed.pop(rid, None)
+            self.commit()
+
+    @rule()
+    def crash_and_replay(self) -> None:
+        self.desk.state = replayed(self.records)
+        assert unsound(self.desk.state) == ""
+
+    @invariant()
+    def no_cap_is_passed(self) -> None:
+        spent, held = self.desk.booked(TEAM)
+        assert spent + held <= self.cap
+
+    @invariant()
+    def what_may_still_burn_is_held(self) -> None:
+        assert self.desk.booked(TEAM)[1] >= sum(self.owed.values())
+
+    @invariant()
+    def an_edge_never_has_more_than_the_owner_has_set_aside(self) -> None:
+        for edge in self.edges:
+            for lease in edge.purse._open.values():
+                assert lease.left <= self.desk.state.leases[lease.id].nano_usd
+
+    @invariant()
+    def the_books_are_sound_and_replay(self) -> None:
+        state = self.desk.state
+        assert unsound(state) == ""
+        assert replayed(self.records) == state
+        captured = capture(state, Position(), b"", state.priced)
+        assert restore(captured.head, rid_parts(captured.settled)) == state
+        state.closings.thaw()
+
+    def teardown(self) -> None:
+        inspection = Inspection()
+        for seq, record in enumerate(self.records, 1):
+            inspection.feed(seq, record, _commit.decode(record))
+        wrong = [check for check in inspection.checks() if check.state == "fail" and check is not inspection.chain]
+        assert not wrong
+
+
+def replayed(records: Sequence[bytes]) -> State:
+    state = State()
+    for record in records:
+        state.fold(_commit.decode(record))
+    return state
+
+
+Leases.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestLeases = Leases.TestCase
