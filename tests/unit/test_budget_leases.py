@@ -1,6 +1,7 @@
 """Leases: what budget lends, what becomes of it, and that no order of messages and deaths frees money that may burn."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from shared.contracts.edge import EdgeStatus
 from shared.contracts.leases import Drawn, LeaseAnswered, LeaseAsked, Terms
 from shared.contracts.ledger import Commit, Entry, Held, Leased, Returned
 from shared.contracts.message import Decoder, encode
+from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
 from tests.fixtures import budget as make
 from tests.fixtures.budget import DAY, NOW, PRINCIPAL, SECOND, USD, Desk, ask, organisation, usage
@@ -68,7 +70,7 @@ def tell(purse: Purse, desk: Desk) -> None:
         purse.told(message)
 
 
-def closing(granted: Granted, rid: str, nano_usd: int = 5_000_000, kind: str = "settled") -> make.UsagePriced:
+def closing(granted: Granted, rid: str, nano_usd: int = 5_000_000, kind: str = "settled") -> UsagePriced:
     return usage(rid, kind, nano_usd, charges=granted.charges, held_nano_usd=granted.held_nano_usd, lease=granted.lease)
 
 
@@ -106,7 +108,7 @@ def test_near_the_cap_nothing_is_lent() -> None:
 
 
 @pytest.mark.parametrize("like", [{"max_tokens": 0}, {"bounds": (Bound(meter="unboundable", quantity=1),)}])
-def test_what_an_edge_cannot_size_is_not_lent_for(like: dict[str, object]) -> None:
+def test_what_an_edge_cannot_size_is_not_lent_for(like: dict[str, Any]) -> None:
     assert lend(desk_of(), **like) is None
 
 
@@ -116,7 +118,7 @@ def test_where_only_budget_can_decide_nothing_is_lent() -> None:
     soft = Desk(organisation(team=[make.rule("team", 100, mode="soft")]))
     limited = Desk(
         [
-            msgspec.structs.replace(entity, rate_limits=RateLimits(requests_per_minute=5))  # type: ignore[type-var]  # teams
+            msgspec.structs.replace(entity, rate_limits=RateLimits(requests_per_minute=5))
             if getattr(entity, "uid", "") == "team"
             else entity
             for entity in organisation(team=[make.rule("team", 100)])
@@ -319,7 +321,7 @@ class Leases(RuleBasedStateMachine):
         self.desk = Desk(organisation(team=[make.rule("team", 3)]))
         self.edges = [Edge("e1"), Edge("e2")]
         self.network: list[Drawn | LeaseAsked | GiveBack | Withdraw | TrueUp] = []
-        self.usage: list[make.UsagePriced] = []
+        self.usage: list[UsagePriced] = []
         self.applied = 0
         self.estates = Estates()
         self.count = 0
@@ -334,10 +336,12 @@ class Leases(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        """Each edge has a lease."""
         for edge in self.edges:
-            self.attempt(edge, 500, 0)
-            self.attempt(edge, 500, 0)
-            self.attempt(edge, 500, 0)
+            for _ in range(6):
+                self.attempt(edge, 500, 0)
+        while self.network:
+            self.a_message_arrives(0, heard=True, again=False)
 
     def commit(self) -> None:
         new, self.kept = self.desk.log[self.kept :], len(self.desk.log)
@@ -349,11 +353,16 @@ class Leases(RuleBasedStateMachine):
     def ask(self, edge: Edge, max_tokens: int, text_bytes: int) -> Reserve:
         return ask(self.name("r"), max_tokens=max_tokens, text_bytes=text_bytes, edge=edge.name, epoch=edge.epoch)
 
-    @rule(
-        edge=st.integers(0, 1), max_tokens=st.sampled_from((500, 3_000, 30_000)), text_bytes=st.sampled_from((0, 9_000))
-    )
-    def request(self, edge: int, max_tokens: int, text_bytes: int) -> None:
-        self.attempt(self.edges[edge], max_tokens, text_bytes)
+    @rule(edge=st.integers(0, 1), text_bytes=st.sampled_from((0, 9_000)), many=st.integers(1, 4), told=st.booleans())
+    def requests(self, edge: int, text_bytes: int, many: int, told: bool) -> None:
+        for _ in range(many):
+            self.attempt(self.edges[edge], 500, text_bytes)
+        if told:
+            self.an_edge_tells(edge, returns_first=False)
+
+    @rule(edge=st.integers(0, 1))
+    def a_large_request(self, edge: int) -> None:
+        self.attempt(self.edges[edge], 30_000, 0)
 
     def attempt(self, edge: Edge, max_tokens: int, text_bytes: int) -> None:
         """On a lease, else as the owner says."""
@@ -370,21 +379,31 @@ class Leases(RuleBasedStateMachine):
         if wish := edge.purse.wish(command, self.desk.now, self.name("l")):
             self.network.append(wish)
 
-    @rule(edge=st.integers(0, 1))
-    def an_edge_tells(self, edge: int) -> None:
-        if drawn := self.edges[edge].purse.to_tell():
-            self.network.append(drawn)
-        elif lease := self.edges[edge].purse.to_return():
-            self.network.append(GiveBack(lease))
+    @rule(edge=st.integers(0, 1), many=st.integers(1, 4))
+    def all_is_well_for_a_while(self, edge: int, many: int) -> None:
+        for _ in range(many):
+            self.an_edge_tells(edge, returns_first=False)
+            if self.network:
+                self.a_message_arrives(len(self.network) - 1, heard=True, again=False)
 
-    @rule(index=st.integers(0, 20), heard=st.booleans(), again=st.booleans())
+    @rule(edge=st.integers(0, 1), returns_first=st.booleans())
+    def an_edge_tells(self, edge: int, returns_first: bool) -> None:
+        purse = self.edges[edge].purse
+        drawn, lease = purse.to_tell(), purse.to_return()
+        if lease and (returns_first or not drawn):
+            self.network.append(GiveBack(lease))
+        elif drawn:
+            self.network.append(drawn)
+
+    @rule(index=st.integers(0, 20), heard=st.sampled_from((True, True, False)), again=st.sampled_from((False, True)))
     def a_message_arrives(self, index: int, heard: bool, again: bool) -> None:
         if not self.network:
             return
         at = index % len(self.network)
         message = self.network[at] if again else self.network.pop(at)
         if isinstance(message, LeaseAsked):
-            answer = self.desk.do(Lend(message, BOLD))
+            more = msgspec.structs.replace(message, attempts=10 * message.attempts)
+            answer = self.desk.do(Lend(more, BOLD))
             assert isinstance(answer, Lent)
             edge = self.edge_of(message.like.edge, message.like.epoch)
             said = LeaseAnswered(lease=message.lease, owner_epoch=0, terms=answer.terms)
