@@ -13,6 +13,7 @@ Then all is calm, and `oracle` compares the books: provider's bill, usage record
 | `broker.py` | logs, the de-duplication window, requests and replies, and what may happen to them |
 | `disk.py`, `edge.py` | the spool and its edge |
 | `owner.py`, `followers.py` | the owner; pricing and rows |
+| `lending.py` | leases, at the edge and at the owner |
 | `provider.py`, `company.py` | the bill; who is governed |
 | `oracle.py` | the promises P1, P2, P3, P5, and that replay(log) is the live state |
 | `clock.py` | an asyncio loop whose time jumps |

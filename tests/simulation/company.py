@@ -27,8 +27,16 @@ from tests.simulation.clock import EPOCH
 
 INPUT_NANO_USD, OUTPUT_NANO_USD = 1_000, 10_000  # of one token, in the round book; the provider's own idea of it
 QUEUE_SECONDS = 2
-KEYS = ("hard1", "hard2", "soft1")  # two under one hard team, one under soft budgets alone
+TEAMS = {"hard1": "capped", "hard2": "capped", "soft1": "open", "roomy": "rich"}
+KEYS = (
+    "hard1",
+    "hard2",
+    "soft1",
+    "roomy",
+    "roomy",
+)  # two under one hard team, one under soft budgets alone, one far from its cap
 TEAM_CAPS_USD = (0.30, 0.45, 0.12, 0.80)  # by revision, the last ones repeat: lowered and raised under way
+ROOMY_CAPS_USD = (2.0, 1.5, 3.0)
 LIMITS = RateLimits(requests_per_minute=8, concurrent_requests=3, tokens_per_minute=60_000)  # of the second key
 PROVIDER = Provider(
     uid="prov",
@@ -65,11 +73,14 @@ def _key(uid: str, team: str, *budgets: BudgetRule, limits: RateLimits | None = 
 
 def entities(rev: int) -> list[Entity]:
     cap = TEAM_CAPS_USD[(rev - 1) % len(TEAM_CAPS_USD)]
+    roomy = ROOMY_CAPS_USD[(rev - 1) % len(ROOMY_CAPS_USD)]
     return [
         Org(uid="org", id="default", budgets=(_rule("org:org", 0.01, "soft", "month"),)),
         Customer(uid="cus", org="org", id="acme"),
         Team(uid="capped", org="org", customer="cus", id="capped", budgets=(_rule("team:capped", cap),)),
         Team(uid="open", org="org", customer="cus", id="open", budgets=(_rule("team:open", 0.05, "soft"),)),
+        Team(uid="rich", org="org", customer="cus", id="rich", budgets=(_rule("team:rich", roomy),)),
+        _key("roomy", "rich"),
         _key("hard1", "capped", _rule("key:hard1", 0.20, period="hour")),
         _key("hard2", "capped", limits=LIMITS),
         _key("soft1", "open"),
@@ -91,7 +102,7 @@ def rules(rev: int) -> Rules:
 
 
 def principal(key: str) -> Principal:
-    return Principal(org="org", customer="cus", team="open" if key == "soft1" else "capped", key=key)
+    return Principal(org="org", customer="cus", team=TEAMS[key], key=key)
 
 
 def is_hard(key: str) -> bool:

@@ -60,6 +60,7 @@ class Spool:
             self._world.note(f"{disk.edge}: {usage.rid} recovered as {usage.kind}")
             self._append(usage)
         disk.synced = len(disk.records)
+        self.inherited = len(self.outbox)
 
     def _fold(self) -> list[Unfinished]:
         """As `spool_folder` does: what was started and not ended, and what the broker may not have."""
@@ -129,6 +130,7 @@ class Spool:
     def acked(self, count: int) -> None:
         """The broker has the oldest so many."""
         place, _ = self.outbox[count - 1]
+        self.inherited = max(0, self.inherited - count)
         del self.outbox[:count]
         if self._world.rng.random() < 0.5:  # saved now and then
             self._disk.acked = place + 1

@@ -32,6 +32,7 @@ from tests.fixtures.budget import MODEL
 from tests.simulation import company
 from tests.simulation.clock import MICROS
 from tests.simulation.disk import Disk, Spool
+from tests.simulation.lending import Borrower
 from tests.simulation.provider import Call, Work
 from tests.simulation.world import SHARD, Process, World
 
@@ -65,9 +66,12 @@ class Edge(Process):
         self.disk = disk
         self.spool = Spool(world, disk)
         self._owner_epoch = 0
+        self._borrower = Borrower(self) if world.rng.random() < 0.6 else None
 
     async def run(self) -> None:
         self.spawn(self._publish())
+        if self._borrower:
+            self.spawn(self._borrower.run())
         while True:
             self._tell_status()
             await asyncio.sleep(STATUS_SECONDS)
@@ -81,7 +85,9 @@ class Edge(Process):
 
     def _tell_status(self) -> None:
         me = self.spool.identity
-        status = EdgeStatus(edge=me.edge, epoch=me.epoch, at=self.world.now(), live=tuple(self.spool.live))
+        delivered = 0 if self.spool.inherited else me.epoch - 1
+        live, now = tuple(self.spool.live), self.world.now()
+        status = EdgeStatus(edge=me.edge, epoch=me.epoch, at=now, live=live, delivered_epoch=delivered)
         self.port.publish("edge.status", encode(status))
 
     async def _publish(self) -> None:
@@ -158,12 +164,17 @@ class Edge(Process):
     async def _admitted(self, ask: Reserve, request: Request) -> Granted | Denied | None:
         """The verdict; None when no owner answered in time: then it is withdrawn, or ungoverned."""
         hard, since = company.is_hard(request.key), self.world.now()
+        if hard and self._borrower and (drawn := self._borrower.draw(ask)):
+            self._borrower.admitted(ask)
+            return drawn
         tries = 0
         while True:
             waited = self.world.now() - since
             data = encode(msgspec.structs.replace(ask, waited_ms=math.ceil(waited / 1_000)))
             answer = await self._once(RESERVE, data, ask.rid, DEADLINES[min(tries, len(DEADLINES) - 1)])
             if isinstance(answer, Granted | Denied):
+                if hard and self._borrower and isinstance(answer, Granted):
+                    self._borrower.admitted(ask)
                 self.world.seen[f"denied {answer.reason}" if isinstance(answer, Denied) else "granted"] += 1
                 return answer
             tries += 1

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from services.budget.core.state import State
+from shared.contracts.budget import Granted
 from shared.contracts.edge import UsageRecorded
-from shared.contracts.ledger import Commit, Decided, Entry, Extended, Held, LimitsApplied, Withdrawn
+from shared.contracts.ledger import Commit, Decided, Entry, Extended, Held, Leased, LimitsApplied, Withdrawn
 from shared.contracts.message import Decoder
 from shared.contracts.streams import DEDUPLICATION_SECONDS
 from tests.simulation import company
@@ -43,6 +44,8 @@ class Oracle:
         self._state = State()
         self._digest = bytes(32)
         self._caps: dict[str, int] = {}
+        self.leases: dict[str, Leased] = {}
+        self._drawn: dict[str, int] = defaultdict(int)
         self._version = 0
 
     # As it is stored.
@@ -68,6 +71,8 @@ class Oracle:
         self._digest = hashlib.sha256(stored.data).digest()
         for event in commit.events:
             before = {key: _used(self._state, key) for key in self._raised(event)}
+            if isinstance(event, Entry):
+                self._was_set_aside(event)
             self._state.apply(event)
             for key, used in before.items():
                 self._under_cap(stored.seq, key, used)
@@ -79,6 +84,8 @@ class Oracle:
         """The counters that this event may raise by holding."""
         if isinstance(event, Extended):
             event = self.held.get(event.rid)
+        if isinstance(event, Leased):
+            return [(c.budget_id, c.period_id) for c in event.terms.charges]
         return [(c.budget_id, c.period_id) for c in event.charges] if isinstance(event, Held) else []
 
     def _under_cap(self, seq: int, key: tuple[str, str], before: int) -> None:
@@ -86,12 +93,30 @@ class Oracle:
         if cap is not None and now > max(cap, before):
             self._world.fail(f"P3: record {seq} holds {now} on {key[0]} of {cap}")
 
+    def drawn(self, rid: str, granted: Granted) -> None:
+        """An edge is about to send an attempt that it has admitted by itself: never for more than it was lent."""
+        leased = self.leases.get(granted.lease)
+        self._drawn[granted.lease] += granted.held_nano_usd
+        if leased is None or self._drawn[granted.lease] > leased.terms.nano_usd:
+            self._world.fail(f"{rid} is sent on {granted.lease}, which has not so much")
+
+    def _was_set_aside(self, entry: Entry) -> None:
+        """Until it is booked, the money of an attempt on a lease is held: by itself, or with the lease."""
+        usage = entry.usage.usage
+        if entry.corrects or not usage.lease or usage.rid in self._state.holds or usage.rid in self.withdrawn:
+            return
+        lease = self._state.leases.get(usage.lease)
+        if lease is None or lease.nano_usd < usage.held_nano_usd:
+            self._world.fail(f"{usage.rid} was drawn on {usage.lease}, which is not there any more")
+
     def _note(self, event: object) -> None:
         match event:
             case Held():
                 self.held[event.rid] = event
                 if event.rates:
                     self._within_limits(event)
+            case Leased():
+                self.leases[event.lease] = event
             case Withdrawn():
                 self.withdrawn[event.rid] = None
             case Entry():

@@ -35,6 +35,7 @@ from shared.contracts.streams import Position
 from shared.errors import Overtaken, Unavailable
 from tests.simulation import company
 from tests.simulation.clock import MICROS
+from tests.simulation.lending import Careless, Lending
 from tests.simulation.world import SHARD, Process, World
 
 ABSENT_MICROS = 60 * MICROS
@@ -60,6 +61,7 @@ class Owner(Process):
         self._latest = 0
         self._skew = world.rng.choice((0, 0, -1_500_000, 1_500_000))  # machines agree on the time only roughly
         self._line = Line()
+        self._lending = Lending(self)
         self._undecided: dict[str, None] = {}
         self._last_tick = 0
 
@@ -106,10 +108,11 @@ class Owner(Process):
         ):
             self.port.subscribe(subject.format(shard=SHARD), handler)
         self.port.subscribe("edge.status", self._on_status)
+        self._lending.subscribe()
 
     # Commands in, answers out.
 
-    def _tell(self, command: Command) -> "asyncio.Future[Answer]":
+    def tell(self, command: Command) -> "asyncio.Future[Answer]":
         future: asyncio.Future[Answer] = self.world.loop.create_future()
         self._queue.append((command, future))
         self._wake.set()
@@ -125,7 +128,7 @@ class Owner(Process):
         return await self._verdict(_extend.decode(data))
 
     async def _verdict(self, ask: Reserve | Extend) -> bytes:
-        answer = await self._tell(ask)
+        answer = await self.tell(ask)
         assert isinstance(answer, Granted | Denied | Queued)
         return encode(Verdict(rid=ask.rid, answer=answer, n=ask.n if isinstance(ask, Extend) else 0))
 
@@ -136,22 +139,25 @@ class Owner(Process):
         return await self._done(_cut.decode(data))
 
     async def _done(self, ask: Withdraw | Cut) -> bytes:
-        await self._tell(ask)
+        await self.tell(ask)
         return encode(Done(rid=ask.rid, owner_epoch=self.state.owner_epoch))
 
     async def _on_true_up(self, data: bytes) -> bytes | None:
-        self._tell(_true_up.decode(data))
+        self.tell(_true_up.decode(data))
         return None
 
     async def _on_status(self, data: bytes) -> bytes | None:
-        self._presence.heard(_status.decode(data), self.now())
+        status = _status.decode(data)
+        self._presence.heard(status, self.now())
+        self._lending.heard(status)
         return None
 
     # One group at a time.
 
     async def _step(self) -> None:
         now, rules = self.now(), company.rules(self.world.config_rev_heard)
-        group = Group(self.state, self._line, rules, SHARD, now)
+        careless = self.world.mutant == "lease_not_charged"
+        group = (Careless if careless else Group)(self.state, self._line, rules, SHARD, now)
         events = group.events
         turns.go_on(group)
         answers: list[tuple[asyncio.Future[Answer], Answer]] = []
@@ -232,7 +238,7 @@ class Owner(Process):
         while True:
             for stored in await self.port.read("PRICED", after):
                 after = stored.seq
-                self._tell(Close(_priced.decode(stored.data), Position(log_id="p", seq=stored.seq)))
+                self.tell(Close(_priced.decode(stored.data), Position(log_id="p", seq=stored.seq)))
                 if trusting:
                     acknowledged["owner"] = after
             await self.here("took priced records")
@@ -249,6 +255,7 @@ class Owner(Process):
             forgotten = list(self._presence.forgotten(self.state.holds, now))
             if forgotten:
                 await self._expire(forgotten, now)
+            await self._lending.settle()
 
     async def _expire(self, forgotten: list[str], now: int) -> None:
         try:
@@ -258,7 +265,7 @@ class Owner(Process):
         for rid in forgotten:
             hold = self.state.holds.get(rid)
             if hold and not (under_way and now - hold.held.admitted_at < PATIENCE * ABSENT_MICROS):
-                self._tell(Expire(rid))
+                self.tell(Expire(rid))
 
     async def _closings_under_way(self) -> bool:
         (usage,) = await self.port.last("USAGE")

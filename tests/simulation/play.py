@@ -16,7 +16,7 @@ from tests.simulation.provider import Work
 from tests.simulation.world import MUTANTS, RARE_MUTANTS, Process, World
 
 EDGES = 2
-REQUESTS = 70
+REQUESTS = 140
 HOSTILE_SECONDS = (60.0, 60.0, 250.0)
 REST_SECONDS = 6 * ABSENT_MICROS / MICROS  # more than the owner's patience with what nobody lists
 
@@ -102,7 +102,9 @@ class Play:
     def _request(self, number: int) -> None:
         world, rng = self.world, self.world.rng
         edge = self._cast[rng.choice(list(world.disks))]
-        text_bytes, max_tokens = rng.randint(10, 4_000), rng.choice((500, 3_000, 8_000, 30_000))
+        key = rng.choice(company.KEYS)
+        sizes = (500, 1_500) if key == "roomy" else (500, 3_000, 8_000, 30_000)
+        text_bytes, max_tokens = rng.randint(10, 4_000), rng.choice(sizes)
         work = Work(
             input_tokens=rng.randint(1, 1_000 + text_bytes // 2),
             output_tokens=rng.randint(1, rng.choice((500, max_tokens))),
@@ -112,7 +114,7 @@ class Play:
         )
         request = Request(
             name=f"q{number}",
-            key=rng.choice(company.KEYS),
+            key=key,
             text_bytes=text_bytes,
             max_tokens=max_tokens,
             stream=rng.random() < 0.7,

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 SHARD = "0"
 STARTS = (0, 3_570, 50_370)  # seconds: in the middle of an hour; shortly before its end; shortly before midnight
-MUTANTS = ("no_message_ids", "no_fence", "ack_is_progress", "answered_before_commit", "end_not_synced")
+MUTANTS = (
+    *("no_message_ids", "no_fence", "ack_is_progress", "answered_before_commit", "end_not_synced"),
+    *("lease_not_charged", "lease_drawn_twice", "lease_returned_untold", "lease_freed_early"),
+)
 RARE_MUTANTS = (
     "published_before_synced",
 )  # needs a lost publish and a power cut within one sync: too rare for the suite
@@ -81,6 +84,8 @@ class World:
         """The provider is about to hear of this attempt."""
         if granted is None and company.is_hard(key):
             self.fail(f"{rid} is sent without a grant")
+        elif granted is not None and granted.lease:
+            self.oracle.drawn(rid, granted)
         elif granted is not None and rid not in self.oracle.held:
             self.fail(f"{rid} is sent, but its grant is not durable")
         elif rid in self.oracle.withdrawn or rid in self.oracle.entries:

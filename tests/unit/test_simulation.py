@@ -19,6 +19,7 @@ MUST_HAPPEN = (
         "killed at a step",
     ),
     *("Held", "Extended", "TruedUp", "Withdrawn", "Spent", "Decided", "LimitsApplied", "EpochBegan"),
+    *("Leased", "Returned", "granted on a lease", "lease unanswered", "lease of a dead edge freed"),
     *("entry settled", "entry recovered", "entry void", "entry expired", "entry correction"),
 )
 
