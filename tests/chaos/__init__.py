@@ -8,6 +8,7 @@ provider's bill into a file of its own. When all has come to rest, `judge` compa
 | `test_kills.py` | `kill -9` of a random process every 1–2 s under load |
 | `test_faults.py` | the broker away; each neighbour frozen; lines that delay, stall, lose bytes, cut |
 | `test_schedules.py` | the few moments that the fence, message ids and the resume position are for, constructed |
+| `test_leases.py` | the broker restarted, and the kill loop, with edges that admit on leases |
 | `test_power.py`, `power.py` | the machine loses power: a filesystem on a loop device that is stopped dead |
 | `stage.py`, `company.py`, `owner.py` | an installation with hard budgets, its traffic, what can be done to it |
 | `proxy.py` | the TCP proxy that misbehaves on command |

@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 
 from shared.contracts.edge import UsageRecorded
-from shared.contracts.ledger import Entry, Extended, Held, LedgerEvent, TruedUp, Withdrawn
+from shared.contracts.ledger import Entry, Extended, Held, Leased, LedgerEvent, Returned, TruedUp, Withdrawn
 from tests.chaos.books import Books
 
 MOST_TOLD = 5  # of each promise
@@ -143,7 +143,8 @@ class Judge:
             self._fail(f"P1: {rid} is closed by {[entry.kind for entry in entries]}")
         if any(after.corrects != before.event_id for before, after in pairwise(entries)):
             self._fail(f"P1: a correction of {rid} corrects another entry")
-        if attempt.usage.sent_at and not attempt.held:
+        on_lease = bool(attempt.usage.lease and entries[0].held_nano_usd)  # closed before it was told of
+        if attempt.usage.sent_at and not attempt.held and not on_lease:
             self._fail(f"P3: {rid} was sent, and the ledger has no hold for it")
         if attempt.usage.ungoverned:
             self._fail(f"P3: {rid} was admitted ungoverned under hard budgets")
@@ -219,18 +220,31 @@ class Judge:
 
 
 class Counters:
-    """Spent and held of each hard budget, from the ledger's events alone. excess: above a cap, at worst."""
+    """Spent and held of each hard budget, from the ledger's events alone. excess: above a cap, at worst.
+
+    What an attempt holds was held by its lease before it, where it is on one: that is released first.
+    """
 
     def __init__(self, caps: Mapping[str, int]) -> None:
         self._caps = caps
         self._live: dict[str, tuple[list[tuple[str, str]], int, int]] = {}  # charges, input part, output part
+        self._leases: dict[str, tuple[list[tuple[str, str]], int]] = {}  # charges, what is left
+        self._paid: set[str] = set()
         self._used: dict[tuple[str, str], int] = defaultdict(int)
         self.excess = self.overruns = 0
 
     def apply(self, event: LedgerEvent) -> list[str]:
         """Why it should not have been, for each budget that it should not have raised."""
         match event:
+            case Leased():
+                keys = [(charge.budget_id, charge.period_id) for charge in event.terms.charges]
+                self._leases[event.lease] = (keys, event.terms.nano_usd)
+                return self._raise(event.lease, keys, event.terms.nano_usd)
+            case Returned():
+                keys, left = self._leases.pop(event.lease, ([], 0))
+                self._book(keys, -left)
             case Held():
+                self._pay(event.lease, event.rid, event.nano_usd)
                 keys = [(charge.budget_id, charge.period_id) for charge in event.charges]
                 self._live[event.rid] = (keys, event.input_nano_usd, event.nano_usd - event.input_nano_usd)
                 return self._raise(event.rid, keys, event.nano_usd)
@@ -245,7 +259,9 @@ class Counters:
             case Withdrawn():
                 self._release(event.rid)
             case Entry():
-                self._release(event.usage.usage.rid)
+                usage = event.usage.usage
+                self._pay(usage.lease, usage.rid, usage.held_nano_usd)
+                self._release(usage.rid)
                 self.overruns += event.overrun_nano_usd
                 self._book([(c.budget_id, c.period_id) for c in event.charges], event.usage.cost_nano_usd)
         return []
@@ -254,6 +270,14 @@ class Counters:
         self._book(keys, amount)
         above = [key for key in keys if key[0] in self._caps and self._used[key] > self._caps[key[0]]]
         return [f"holding {rid} brings {key[0]} to {self._used[key]} of {self._caps[key[0]]}" for key in above]
+
+    def _pay(self, lease: str, rid: str, amount: int) -> None:
+        """From its lease, once."""
+        if lease in self._leases and rid not in self._paid:
+            keys, left = self._leases[lease]
+            self._paid.add(rid)
+            self._leases[lease] = (keys, left - min(amount, left))
+            self._book(keys, -min(amount, left))
 
     def _release(self, rid: str) -> None:
         keys, given, made = self._live.pop(rid, ([], 0, 0))

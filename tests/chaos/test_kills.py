@@ -24,7 +24,7 @@ async def test_kill_9_of_random_processes_under_load_changes_none_of_the_promise
     async with stage(tmp_path) as it:
         flying = asyncio.create_task(_in_flight(it, in_flight))
         traffic = asyncio.create_task(it.traffic(run.seconds() + 2, CLIENTS, seed=seed))
-        killed = await _kills(it, random.Random(seed), run.seconds())
+        killed = await kills(it, random.Random(seed), run.seconds())
         flying.cancel()
         summary = await traffic
         figures = await it.judged()
@@ -37,7 +37,7 @@ async def test_kill_9_of_random_processes_under_load_changes_none_of_the_promise
     assert figures.exact > 10 * run.seconds(), "too little traffic to prove anything"
 
 
-async def _kills(it: Stage, dice: random.Random, seconds: float) -> Counter[str]:
+async def kills(it: Stage, dice: random.Random, seconds: float) -> Counter[str]:
     """The supervisor starts each of them again meanwhile."""
     killed: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
