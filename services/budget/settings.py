@@ -24,7 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         clean stop, may take.
     self_check_seconds: how often the whole ledger is checked, beside the owner; 0 never. clickhouse_url: http://…/DATABASE with
         the rows to compare with; empty leaves them out.
-    lease_seconds: for how long an edge may admit by itself on money lent to it.
+    credit_seconds: for how long an edge may admit by itself on money lent to it (`core/leases.py`).
     ack_seconds: how long an edge may take to acknowledge a decision before it is told again.
     """
 
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     absent_seconds: float = 60.0
     config_wait_seconds: float = 2.0
     group_bytes: int = 400_000
-    lease_seconds: int = 300
+    credit_seconds: int = 300
     ack_seconds: float = 1.0
     snapshot_records: int = 100_000
     snapshot_stop_seconds: float = 3.0

@@ -5,7 +5,7 @@ A recorded example is never written again: it stands for what old releases have 
 
 from pathlib import Path
 
-from shared.contracts import audit, budget, config, edge, ledger, pricing
+from shared.contracts import audit, budget, config, edge, leases, ledger, pricing
 from shared.contracts.attribution import Charge, Principal
 from shared.contracts.message import Message, encode
 from shared.contracts.streams import Position
@@ -146,6 +146,30 @@ EVENTS = (
     ENTRY,
 )
 
+RESERVE = budget.Reserve(
+    rid=RID,
+    request_id="req_1",
+    attempt=1,
+    edge="e",
+    epoch=1,
+    config_rev=1,
+    principal=PRINCIPAL,
+    provider=PROVIDER,
+    model="claude-sonnet-4-5",
+    max_tokens=64_000,
+    bounds=(budget.Bound(meter="text_bytes", quantity=76_372),),
+    input_bytes=76_372,
+    stream=True,
+)
+TERMS = leases.Terms(
+    nano_usd=2_000_000_000,
+    until=AT + 300_000_000,
+    charges=CHARGES,
+    at_cap="cut",
+    input_pico_usd=3_750_000,
+    output_pico_usd=15_000_000,
+    tokens_per_100_bytes=60,
+)
 SAMPLES: dict[str, Message] = {
     "usage.recorded": USAGE,
     "request.completed": edge.RequestCompleted(
@@ -153,21 +177,7 @@ SAMPLES: dict[str, Message] = {
     ),
     "edge.status": edge.EdgeStatus(edge="e", epoch=1, at=AT, live=(RID,)),
     "edge.decision.ack": edge.DecisionAck(edge="e", version=1),
-    "budget.reserve": budget.Reserve(
-        rid=RID,
-        request_id="req_1",
-        attempt=1,
-        edge="e",
-        epoch=1,
-        config_rev=1,
-        principal=PRINCIPAL,
-        provider=PROVIDER,
-        model="claude-sonnet-4-5",
-        max_tokens=64_000,
-        bounds=(budget.Bound(meter="text_bytes", quantity=76_372),),
-        input_bytes=76_372,
-        stream=True,
-    ),
+    "budget.reserve": RESERVE,
     "budget.verdict": budget.Verdict(rid=RID, answer=GRANTED),
     "budget.verdict.denied": budget.Verdict(rid=RID, answer=DENIED),
     "budget.verdict.queued": budget.Verdict(rid=RID, answer=budget.Queued(ahead=1, owner_epoch=1)),
@@ -182,6 +192,22 @@ SAMPLES: dict[str, Message] = {
     "budget.acknowledged.asked": budget.AcknowledgedAsked(),
     "budget.acknowledged": budget.Acknowledged(config_rev=3, decision_version=7, owner_epoch=2, lagging=("01EDGE",)),
     "budget.owned": budget.ShardOwned(shard="0", replica="budget-2", incarnation=RID, owner_epoch=7),
+    "budget.lease": leases.LeaseAsked(lease=RID, like=RESERVE, attempts=20),
+    "budget.lease.answered": leases.LeaseAnswered(lease=RID, owner_epoch=1, terms=TERMS),
+    "budget.draw": leases.Drawn(
+        lease=RID,
+        draws=(
+            leases.Draw(
+                ask=RESERVE,
+                admitted_at=AT,
+                nano_usd=1_100_000_000,
+                input_nano_usd=140_000_000,
+                input_tokens=46_826,
+                output_tokens=64_000,
+            ),
+        ),
+    ),
+    "budget.return": leases.Returning(lease=RID, edge="e", epoch=1),
     "edge.decision": budget.Decision(scope=f"key:{KEY}", state="block", version=1, owner_epoch=1, denied=DENIED),
     "ledger.commit": ledger.Commit(
         shard="0", owner_epoch=1, at=AT, digest=bytes(32), priced=Position(log_id="L", seq=1), events=EVENTS

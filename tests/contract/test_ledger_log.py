@@ -12,11 +12,14 @@ import msgspec
 import pytest
 
 from services.budget.core import blocks
+from services.budget.core.leases import GiveBack, Lend, Lent, Policy
 from services.budget.core.state import State
 from services.budget.core.step import Expire
 from services.budget.stores import NO_RECORD
+from services.edge.core.lease import Purse
 from shared.contracts.budget import Cut, Extend, TrueUp, Withdraw
 from shared.contracts.config import Grant
+from shared.contracts.leases import LeaseAnswered, LeaseAsked
 from shared.contracts.ledger import Commit, EpochBegan, LedgerEvent, LimitsApplied
 from shared.contracts.message import Decoder, encode
 from tests.fixtures.budget import NOW, PRINCIPAL, USD, Desk, ask, organisation, rule, usage
@@ -50,6 +53,7 @@ def summary(state: State) -> dict[str, object]:
         "decisions": {scope: [decided.state, decided.version] for scope, decided in state.decisions.items()},
         "marks": len(state.marks),
         "lapsed": state.lapsed,
+        "leases": {name: [lease.nano_usd, sorted(lease.told)] for name, lease in state.leases.items()},
         "config_rev": state.config_rev,
         "owner_epoch": state.owner_epoch,
         "priced": [state.priced.log_id, state.priced.seq],
@@ -98,6 +102,9 @@ def _play(desk: Desk) -> None:
     desk.do(Expire("expired"))
     desk.close(usage("expired", kind="recovered", nano_usd=7_000_000))
     desk.close(usage("expired", nano_usd=3_000_000))
+    for lease in ("returned", "out"):
+        _lease(desk, lease)
+    desk.do(GiveBack("returned"))
     desk.grant(ask("live", text_bytes=50_000, session="s", agent="a"))
     desk.do(TrueUp(rid="live", input_tokens=9_000, nano_usd=9_000_000))
     desk.do(Extend(rid="live", n=1, output_tokens=100))
@@ -105,6 +112,27 @@ def _play(desk: Desk) -> None:
     desk.grant(ask("gone"))
     desk.do(Withdraw(rid="gone", edge="e1", epoch=1))
     desk.close(usage("ungoverned", nano_usd=6 * USD, ungoverned=True))
+
+
+def _lease(desk: Desk, lease: str) -> None:
+    """One attempt is told of before its end, one after it."""
+    lent = desk.do(Lend(LeaseAsked(lease=lease, like=ask("like"), attempts=4), Policy(share_percent=30)))
+    assert isinstance(lent, Lent)
+    assert lent.terms
+    purse = Purse()
+    purse.answered(
+        LeaseAsked(lease=lease, like=ask("like"), attempts=4),
+        LeaseAnswered(lease=lease, owner_epoch=1, terms=lent.terms),
+        NOW,
+    )
+    for rid in (f"{lease}-told", f"{lease}-ended"):
+        assert purse.draw(ask(rid), NOW)
+    drawn = purse.to_tell()
+    assert drawn
+    desk.do(msgspec.structs.replace(drawn, draws=drawn.draws[:1]))
+    charges = lent.terms.charges
+    desk.close(usage(f"{lease}-ended", charges=charges, lease=lease, held_nano_usd=drawn.draws[1].nano_usd))
+    desk.do(drawn)
 
 
 def _record() -> None:

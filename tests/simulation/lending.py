@@ -8,7 +8,7 @@ import msgspec
 from services.budget.core.estates import Estates
 from services.budget.core.group import Group
 from services.budget.core.leases import GiveBack, Lend, Lent, Policy
-from services.edge.core.lease import Purse, returning
+from services.edge.core.lease import Purse
 from shared.contracts.budget import Done, Granted, Reserve
 from shared.contracts.edge import EdgeStatus
 from shared.contracts.leases import DRAW, LEASE, RETURN, Drawn, LeaseAnswered, LeaseAsked, Returning
@@ -93,7 +93,7 @@ class Borrower:
                     await self._tell(DRAW, drawn)
                     self._purse.told(drawn)
                 elif lease:
-                    await self._tell(RETURN, returning(lease, me.edge, me.epoch))
+                    await self._tell(RETURN, Returning(lease=lease, edge=me.edge, epoch=me.epoch))
                     self._purse.returned(lease)
                 else:
                     break

@@ -91,7 +91,7 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
     edges = Watch(bus, owner, shard.rulebook, presence, herald, shard.name, absent)
     keeper = Keeper(owner, shard.ledger, shard.shelf, settings.snapshot_records, shard.since)
     commands = Commands(owner, shard.rulebook, shard.name, settings.config_wait_seconds)
-    lending = Lending(bus, owner, shard.name, Policy(seconds=settings.lease_seconds))
+    lending = Lending(bus, owner, shard.name, Policy(seconds=settings.credit_seconds))
     log.info("budget.shard_taken", shard=shard.name, owner_epoch=state.owner_epoch, ledger_seq=shard.ledger.seq)
     tasks.start("budget.owner", owner.run())
     tasks.start("budget.snapshots", keeper.run())
