@@ -91,6 +91,8 @@ def _held(held: Held) -> str:
     words = f"Admitted: {usd(held.nano_usd)} held for {held.model}, {size}, booked on {_charges(held.charges)}."
     if held.limited_by:
         words += f" Made smaller by {held.limited_by}, which had no more room."
+    if held.lease:
+        words += f" The edge admitted it by itself, on lease {held.lease}."
     if held.replaces_rid:
         words += f" It goes on for {held.replaces_rid}."
     return words
