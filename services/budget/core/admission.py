@@ -7,17 +7,14 @@ import msgspec
 
 from services.budget.core import rate_limits
 from services.budget.core.limits import Catalogue, Facts, Limit, Path
-from services.budget.core.periods import NEVER, Period
+from services.budget.core.periods import Period
 from services.budget.core.state import Counter, Hold, State, kept_of_replaced, mark_key
 from services.budget.core.tariff import Size, Tariff
+from services.budget.core.verdicts import no_budget, spent_refusal, spread, standings
 from shared.contracts.attribution import Charge, Principal
 from shared.contracts.budget import Denied, Granted, Reserve, Standing
 from shared.contracts.ledger import Held
 from shared.contracts.message import Micros, NanoUSD
-
-NEVER_RETRY_SECONDS = 86_400  # a budget without an end: tomorrow somebody may have raised it
-BUSY_RETRY_SECONDS = 5  # at most; spread over clients, so that they do not come back all at once
-_PPM = 1_000_000
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -117,7 +114,7 @@ def judge(
     lacking = [room for room in hard if room.free < enough or _has_to_wait(room, applicant, turns, now)]
     if lacking and turns is None:
         fullest = min(lacking, key=lambda room: room.free)
-        return _denied(state, path, fullest, "busy", size, enough, now, _spread(ask.rid))
+        return _denied(state, path, fullest, "busy", size, enough, now, spread(ask.rid))
     if lacking:
         return Lacking(tuple(r.limit.id for r in lacking), min(r.limit.rule.queue_seconds for r in lacking))
     held = _held(applicant, rooms, hard, rules.tariff.book.version, now)
@@ -262,7 +259,7 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
         charges=held.charges,
         at_cap=held.at_cap,
         remaining_nano_usd=max(0, min(free, default=0)),
-        standings=_standings(booked),
+        standings=standings(booked),
         admitted_at=held.admitted_at,
         owner_epoch=state.owner_epoch,
         limited_by=held.limited_by,
@@ -271,51 +268,7 @@ def _granted(state: State, rules: Rules, hold: Hold, now: Micros) -> Granted:
 
 
 def standings_of(rooms: Iterable[Room]) -> tuple[Standing, ...]:
-    return _standings((room.limit, room.period, room.counter, room.allowed) for room in rooms)
-
-
-def _standings(booked: Iterable[tuple[Limit, Period, Counter, NanoUSD]]) -> tuple[Standing, ...]:
-    """The fullest first. Shadow budgets are tried out unseen by clients."""
-    found = [standing(*stands) for stands in booked if stands[0].rule.mode != "shadow"]
-    return tuple(sorted(found, key=lambda s: -s.utilization_ppm))
-
-
-def standing(limit: Limit, period: Period, counter: Counter, allowed: NanoUSD) -> Standing:
-    """What is held is left out: it may take all that is left, and a person would be told so at every step."""
-    used = ppm(counter.spent(limit.basis), allowed)
-    return Standing(
-        budget_id=limit.id,
-        period=limit.rule.period,
-        utilization_ppm=used,
-        surpassed_ppm=max([alert for alert in limit.rule.alerts_ppm if alert <= used], default=0) if used else 0,
-        resets_at=resets_at(period),
-    )
-
-
-def ppm(amount: NanoUSD, limit: NanoUSD) -> int:
-    """Share of the limit in parts per million; a limit of nothing is full."""
-    return amount * _PPM // limit if limit > 0 else _PPM
-
-
-def resets_at(period: Period) -> Micros:
-    return 0 if period.end == NEVER else period.end
-
-
-def no_budget(state: State, reason: str) -> Denied:
-    """A refusal that no budget is the cause of."""
-    return Denied(
-        budget_id="",
-        reason=reason,
-        limit_nano_usd=0,
-        spent_nano_usd=0,
-        held_nano_usd=0,
-        need_nano_usd=0,
-        input_bound=0,
-        resets_at=0,
-        retry_after_s=0,
-        contact="",
-        owner_epoch=state.owner_epoch,
-    )
+    return standings((room.limit, room.period, room.counter, room.allowed) for room in rooms)
 
 
 def _denied(
@@ -329,33 +282,3 @@ def _denied(
         input_bound=size.input_tokens,
         retry_after_s=retry_after_s or refusal.retry_after_s,
     )
-
-
-def spent_refusal(state: State, limit: Limit, now: Micros, contact: str = "") -> Denied:
-    """What a request is told at a spent budget; also what the edges keep to refuse by themselves."""
-    period, counter = limit.now(state, now)
-    allowance = limit.allowance(state, period, now)
-    return Denied(
-        budget_id=limit.id,
-        reason="spent",
-        limit_nano_usd=allowance.nano_usd,
-        spent_nano_usd=counter.spent(limit.basis),
-        held_nano_usd=counter.held_nano_usd + allowance.tied,
-        need_nano_usd=0,
-        input_bound=0,
-        resets_at=resets_at(period),
-        retry_after_s=retry_after_s(period, now),
-        contact=limit.rule.contact or contact,
-        owner_epoch=state.owner_epoch,
-        at_cap=limit.rule.at_cap,
-    )
-
-
-def retry_after_s(period: Period, now: Micros) -> int:
-    """Seconds until the period ends, rounded up."""
-    return NEVER_RETRY_SECONDS if period.end == NEVER else -(-(period.end - now) // 1_000_000)
-
-
-def _spread(rid: str) -> int:
-    """1 to BUSY_RETRY_SECONDS; the end of a ULID is random."""
-    return 1 + ord(rid[-1:] or "0") % BUSY_RETRY_SECONDS

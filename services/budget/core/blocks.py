@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from services.budget.core.admission import Rules, ppm, resets_at, spent_refusal
+from services.budget.core.admission import Rules
 from services.budget.core.limits import Limit
 from services.budget.core.state import State
+from services.budget.core.verdicts import ppm, resets_at, spent_refusal
 from shared.contracts.budget import Balance, Changed, Decision
 from shared.contracts.ledger import Decided, Lapsed
 from shared.contracts.message import Micros

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from services.budget.core.admission import Rules, no_budget, spent_refusal
+from services.budget.core.admission import Rules
 from services.budget.core.holds import at_held_rate
 from services.budget.core.limits import Limit
 from services.budget.core.state import Hold, State
+from services.budget.core.verdicts import no_budget, spent_refusal
 from shared.contracts.budget import Denied, Extend, Granted
 from shared.contracts.ledger import Extended
 from shared.contracts.message import Micros, NanoUSD
