@@ -100,12 +100,12 @@ class RolloverMachine(RuleBasedStateMachine):
     def wait(self, minutes: int) -> None:
         self.desk.now += minutes * HOUR // 60
         self.take_in()
-        today, before = self.day(), self.excess()
-        ended = [(end, uid) for uid, (on, _, end) in self.grants.items() if end <= self.desk.now and on == today]
-        for _, uid in sorted(ended):
+        before = self.excess()
+        ended = sorted((end, uid, on) for uid, (on, _, end) in self.grants.items() if end <= self.desk.now)
+        for _, uid, day in ended:
             if uid not in self.paid:
-                over = self.used(today) - self.limit - self.arrives(today, False)
-                over -= sum(self.paid.get(other, 0) for other, (on, _, _) in self.grants.items() if on == today)
+                over = self.used(day) - self.limit - self.arrives(day, False)
+                over -= sum(self.paid.get(other, 0) for other, (on, _, _) in self.grants.items() if on == day)
                 self.paid[uid] = max(0, min(self.grants[uid][1], over))
         self.desk.look()
         self.allowed_no_more_than({day: max(0, before[day]) for day in before})

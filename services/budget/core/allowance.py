@@ -75,18 +75,19 @@ class Allowances:
         return room
 
     def lapses(self, state: State, now: Micros) -> Iterator[Lapsed]:
-        """Grants of the present period that have ended and are not known to have."""
-        period = self._calendar.at(now)
-        rolled_over, _ = self._rolled_over(state, period) if self._cap else (0, 0)
-        for grant, used in self._ended(state, period, rolled_over, now):
-            if grant.uid not in state.lapsed:
-                yield Lapsed(grant=grant.uid, budget_id=self._id, period_id=period.id, used_nano_usd=used, at=now)
+        """Grants that have ended and are not known to have; of past periods too, where streams may still ask for more."""
+        unknown = [grant for grant in self._grants if _end(grant) <= now and grant.uid not in state.lapsed]
+        for period in dict.fromkeys(self._calendar.at(grant.granted_at) for grant in unknown):
+            rolled_over, _ = self._rolled_over(state, period) if self._cap else (0, 0)
+            for grant, used in list(self._ended(state, period, rolled_over, now)):
+                if grant.uid not in state.lapsed:
+                    yield Lapsed(grant=grant.uid, budget_id=self._id, period_id=period.id, used_nano_usd=used, at=now)
 
     def turns(self) -> Iterator[Micros]:
         """When grants stop to count, so that time alone may make this budget a spent one."""
         for grant in self._grants:
-            if (at := min(_end(grant), self._calendar.at(grant.granted_at).end)) != NEVER:
-                yield at
+            ends = {_end(grant), self._calendar.at(grant.granted_at).end}
+            yield from (at for at in ends if at != NEVER)
 
     def _ended(
         self, state: State, period: Period, rolled_over: NanoUSD, now: Micros
