@@ -23,7 +23,11 @@ from shared.lifetimes import Lifetimes
 
 
 class Directory:
-    """What is governed, as of `config_rev`. Apply change sets in order; look-ups are by uid, slug or secret hash."""
+    """What is governed, as of `config_rev`. Apply change sets in order; look-ups are by uid, slug or secret hash.
+
+    homes: of each organisation there ever was, the shards it lived in, with the revision that brought it to each.
+    org_of: the organisation of every uid there ever was, provider configs and grants included.
+    """
 
     def __init__(self) -> None:
         self.config_rev = 0
@@ -33,6 +37,8 @@ class Directory:
         self._providers: dict[str, Provider] = {}
         self._prices: dict[str, PriceOverride] = {}
         self._pending: list[ConfigChanged] = []
+        self.homes: dict[str, tuple[tuple[int, str], ...]] = {}
+        self.org_of: dict[str, str] = {}
 
     def apply(self, change: ConfigChanged) -> bool:
         """Fold one message in; True when it completed a change set. A set broken off is dropped by the next revision."""
@@ -55,6 +61,7 @@ class Directory:
         for part in self._pending:
             for entity in part.puts:
                 self._put(entity)
+                self._note(entity, change.config_rev)
         self._pending.clear()
         self.config_rev = change.config_rev
         return True
@@ -68,6 +75,17 @@ class Directory:
             self._providers[entity.uid] = entity
         elif isinstance(entity, PriceOverride):
             self._prices[entity.uid] = entity
+
+    def _note(self, entity: Entity, config_rev: int) -> None:
+        """What stays known when it is gone: the ledger remembers deleted keys and budgets too."""
+        org = entity.uid if isinstance(entity, Org) else entity.org
+        self.org_of[entity.uid] = org
+        if isinstance(entity, Key):
+            self.org_of.update((config.uid, org) for config in entity.providers)
+        if isinstance(entity, Org):
+            homes = self.homes.get(org, ())
+            if not homes or homes[-1][1] != entity.shard:
+                self.homes[org] = (*homes, (config_rev, entity.shard))
 
     def _remove(self, uid: str) -> None:
         entity = self.entities.pop(uid, None)
@@ -164,6 +182,11 @@ class Directory:
         """Where an organisation lives; one that is not known here is looked for where all begin."""
         entity = self.entities.get(org)
         return entity.shard if isinstance(entity, Org) else DEFAULT_SHARD
+
+    def first_shard(self, org: str) -> str:
+        """Where an organisation was made."""
+        homes = self.homes.get(org)
+        return homes[0][1] if homes else DEFAULT_SHARD
 
     def shards(self) -> tuple[str, ...]:
         """Every shard that an organisation lives in; the default one always."""

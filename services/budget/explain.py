@@ -6,16 +6,19 @@ from typing import Any
 
 import msgspec
 
+from services.budget.core.luggage import unpack
 from shared import clock
 from shared.bus import Bus
 from shared.contracts.attribution import Charge
 from shared.contracts.ledger import (
     LEDGER_COMMITTED,
+    Arrived,
     Commit,
     Entry,
     Extended,
     Held,
     LedgerEvent,
+    PassedOn,
     Spent,
     TruedUp,
     Withdrawn,
@@ -81,9 +84,22 @@ def _words(event: LedgerEvent, rid: str) -> str:
         case Spent(rid=of) if of == rid:
             until = clock.rfc3339(event.until)
             words = f"Cut at the cap of {event.budget_id}; the conversation is refused there until {until}."
+        case Arrived():
+            words = _arrived(event, rid)
+        case PassedOn(rid=of) if of == rid:
+            words = f"Its organisation lives in shard {event.to} by now: it is booked in the ledger there."
         case Entry() if event.usage.usage.rid == rid:
             words = _entry(event)
     return words
+
+
+def _arrived(event: Arrived, rid: str) -> str:
+    there = unpack(event.data)
+    if hold := there.holds.get(rid):
+        return f"Its organisation moved here from shard {event.source}, with {usd(hold.nano_usd)} held for it."
+    if closing := there.closings.get(rid):
+        return f"Its organisation moved here from shard {event.source}, where it was closed as {closing.kind}."
+    return ""
 
 
 def _held(held: Held) -> str:

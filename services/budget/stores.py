@@ -199,13 +199,23 @@ async def closings_end(bus: Bus, shard: str) -> tuple[int, tuple[int, int]]:
     return usage.seq if usage else 0, (priced.seq if priced else 0, its_usage)
 
 
+async def passing_under_way(bus: Bus, shard: str) -> bool:
+    """As closings_under_way, of another shard, which passes on to us what concerns organisations that have left it."""
+    last = await bus.last(LEDGER, LEDGER_COMMITTED.format(shard=shard))
+    return last is not None and await _under_way(bus, shard, _commit.decode(last.data).priced)
+
+
 async def closings_under_way(bus: Bus, shard: str, state: State) -> bool:
     """Whether usage was recorded that has not reached the ledger yet: then a silent attempt may have ended in it."""
+    return await _under_way(bus, shard, state.priced)
+
+
+async def _under_way(bus: Bus, shard: str, applied: Position) -> bool:
     usage = await bus.last(USAGE, USAGE_RECORDED.format(shard=shard))
     if usage is None:
         return False
     priced = await bus.last(PRICED, USAGE_PRICED.format(shard=shard))
-    if priced is None or priced.seq > state.priced.seq:
+    if priced is None or priced.seq > applied.seq:
         return True
     return usage.seq > _priced.decode(priced.data).usage_at.seq
 
@@ -247,11 +257,15 @@ async def keep_decision(bus: Bus, decision: Decision) -> None:
             return
         if entry.value:
             known = _decision.decode(entry.value)
-            if (known.owner_epoch, known.version) >= (decision.owner_epoch, decision.version):
+            if _age(known) >= _age(decision):
                 return
         await bucket.update(key, encode(decision), last=entry.revision)
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable("bus") from error
+
+
+def _age(decision: Decision) -> tuple[int, int, int]:
+    return decision.move, decision.owner_epoch, decision.version
 
 
 async def kept_decisions(bus: Bus) -> dict[str, Decision]:

@@ -23,6 +23,7 @@ from shared.contracts.budget import BALANCES, Balance, Balances, BalancesAsked
 from shared.contracts.ledger import LEDGER_COMMITTED, Commit, Entry
 from shared.contracts.message import Decoder, UnknownVersion, encode
 from shared.contracts.streams import LEDGER
+from shared.directory import Directory
 from shared.errors import Unavailable
 from shared.service import end
 
@@ -178,8 +179,9 @@ class Verifier:
     async def _check_balances(self) -> None:
         """Between two looks at the ledger the owner may book: then its figure lies between theirs."""
         try:
-            async with _catalogue(self._bus, self._shard) as catalogue:
+            async with _directory(self._bus) as directory:
                 for _ in range(TRIES):
+                    catalogue = Catalogue(directory, self._shard, self._inspection.state.stays)
                     asked, before = self._seq, self._spent(catalogue)
                     items = await self._ask_balances()
                     if await self._follow() == asked:
@@ -230,12 +232,12 @@ def compare(page: Mapping[str, Sums], rows: Iterable[Row], check: Check) -> None
 
 
 @asynccontextmanager
-async def _catalogue(bus: Bus, shard: str) -> AsyncIterator[Catalogue]:
-    """The budgets of the shard's organisations as they are now."""
+async def _directory(bus: Bus) -> AsyncIterator[Directory]:
+    """What is governed, as it is now."""
     config = ConfigFollower(bus)
     running = asyncio.create_task(config.run())
     try:
         await config.caught_up()
-        yield Catalogue(config.directory, shard)
+        yield config.directory
     finally:
         await end(running)

@@ -111,7 +111,7 @@ async def owner(app: web.Application) -> AsyncIterator[None]:
         app[BUS],
         app[SPOOL].identity,
         app[CONFIG].directory,
-        app[SPOOL].shard_of,
+        app[SPOOL].org_of,
         queue_seconds=settings.queue_seconds,
         deadline_ms=settings.reserve_deadline_ms,
         first_tries=settings.reserve_first_tries,

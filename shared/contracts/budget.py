@@ -14,6 +14,8 @@ TRUEUP = "budget.{shard}.trueup"  # event, may be lost: TrueUp
 BALANCES = "budget.{shard}.balances"  # request/reply: BalancesAsked -> Balances
 ACKNOWLEDGED = "budget.{shard}.acknowledged"  # request/reply: AcknowledgedAsked -> Acknowledged
 CHANGED = "budget.{shard}.changed"  # event, not stored: Changed
+LUGGAGE = "budget.{shard}.luggage"  # request/reply, between owners: LuggageAsked -> LuggagePart
+CLOSE = "budget.{shard}.close"  # request/reply, between owners: pricing.UsagePriced -> Done
 DEFAULT_SHARD = "0"
 
 
@@ -136,12 +138,13 @@ class Queued(Part, frozen=True, kw_only=True, tag="queued"):
 class Verdict(Message, frozen=True, kw_only=True):
     """The answer to Reserve and Extend; late ones come on `edge.<id>.verdict`. Edges ignore those of an older owner_epoch.
 
-    n: of the Extend that it answers; 0 for a Reserve.
+    n: of the Extend that it answers; 0 for a Reserve. shard: whose epoch it is; an organisation may move meanwhile.
     """
 
     rid: str
     answer: Granted | Denied | Queued
     n: int = 0
+    shard: str = ""
 
 
 class Withdraw(Message, frozen=True, kw_only=True):
@@ -150,6 +153,7 @@ class Withdraw(Message, frozen=True, kw_only=True):
     rid: str
     edge: str
     epoch: int
+    org: Uid = ""
 
 
 class Extend(Message, frozen=True, kw_only=True):
@@ -162,6 +166,7 @@ class Extend(Message, frozen=True, kw_only=True):
     rid: str
     n: int
     output_tokens: int
+    org: Uid = ""
 
 
 class Cut(Message, frozen=True, kw_only=True):
@@ -238,12 +243,35 @@ class AcknowledgedAsked(Message, frozen=True, kw_only=True):
 
 
 class Acknowledged(Message, frozen=True, kw_only=True):
-    """config_rev: it decides by this revision, durably. lagging: edges with a decision that they have not acknowledged."""
+    """config_rev: it decides by this revision, durably. lagging: edges with a decision that they have not acknowledged.
+
+    moving: organisations on their way from or to this shard.
+    """
 
     config_rev: int
     decision_version: int
     owner_epoch: int
     lagging: tuple[Uid, ...] = ()
+    moving: tuple[Uid, ...] = ()
+
+
+class LuggageAsked(Message, frozen=True, kw_only=True):
+    """Ask the shard that an organisation leaves for its state, from the piece after so many. after -1: all of it is here."""
+
+    org: Uid
+    move: int
+    after: int
+
+
+class LuggagePart(Message, frozen=True, kw_only=True):
+    """As in ledger.Arrived."""
+
+    org: Uid
+    move: int
+    after: int
+    pieces: int
+    data: bytes
+    whole: bool
 
 
 class Changed(Message, frozen=True, kw_only=True):
@@ -271,6 +299,8 @@ class Decision(Message, frozen=True, kw_only=True):
 
     scope: `scope:scope_uid`. state: block, unblock, step_down. version rises strictly.
     until: when it lapses by itself, 0 never. denied: the refusal to give, with block.
+    move: the revision of CONFIG that brought the organisation to the shard that decides, 0 where it always lived there. Of
+        two decisions the one with the greater (move, owner_epoch, version) counts: epochs of two shards do not compare.
     """
 
     scope: str
@@ -279,3 +309,4 @@ class Decision(Message, frozen=True, kw_only=True):
     owner_epoch: int
     until: Micros = 0
     denied: Denied | None = None
+    move: int = 0

@@ -164,20 +164,57 @@ class Decided(Part, frozen=True, kw_only=True, tag="decided"):
     at: Micros
 
 
-LedgerEvent = (
-    EpochBegan
-    | Held
-    | Extended
-    | TruedUp
-    | Withdrawn
-    | Spent
-    | Entry
-    | LimitsApplied
-    | Decided
-    | Lapsed
-    | Leased
-    | Returned
-)
+class Departed(Part, frozen=True, kw_only=True, tag="departed"):
+    """An organisation leaves this shard: from here on nothing is decided for it here, and its state stands still.
+
+    move: the revision of CONFIG that moves it. to: the shard that it moves to. uids: some of all that it has or ever had,
+    by which its state is known. whole: with the last of them; only then may the other shard have it.
+    """
+
+    org: Uid
+    move: int
+    to: str
+    uids: tuple[Uid, ...]
+    whole: bool
+    at: Micros
+
+
+class Arrived(Part, frozen=True, kw_only=True, tag="arrived"):
+    """A part of an organisation's state came from the shard where it lived before.
+
+    after: how many pieces had come before it; pieces: of this part. data: they, as the budget service packs them. whole:
+    with the last part; from here on this shard decides for it.
+    """
+
+    org: Uid
+    move: int
+    source: str
+    after: int
+    pieces: int
+    data: bytes
+    whole: bool
+    at: Micros
+
+
+class HandedOver(Part, frozen=True, kw_only=True, tag="handed_over"):
+    """The other shard has all of an organisation that left; what was kept of it here may go."""
+
+    org: Uid
+    move: int
+    at: Micros
+
+
+class PassedOn(Part, frozen=True, kw_only=True, tag="passed_on"):
+    """An attempt of an organisation that left was settled; its entry is in the ledger of the shard where that lives now."""
+
+    rid: str
+    to: str
+    at: Micros
+
+
+_OfAttempts = Held | Extended | TruedUp | Withdrawn | Spent | Entry
+_OfMoves = Departed | Arrived | HandedOver | PassedOn
+LedgerEvent = _OfAttempts | EpochBegan | LimitsApplied | Decided | Lapsed | Leased | Returned | _OfMoves
 
 
 class Commit(Message, frozen=True, kw_only=True):

@@ -24,6 +24,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "budget.balances": budget.Balances,
     "budget.acknowledged.asked": budget.AcknowledgedAsked,
     "budget.acknowledged": budget.Acknowledged,
+    "budget.luggage.asked": budget.LuggageAsked,
+    "budget.luggage": budget.LuggagePart,
     "budget.changed": budget.Changed,
     "budget.lease": leases.LeaseAsked,
     "budget.lease.answered": leases.LeaseAnswered,

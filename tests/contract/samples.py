@@ -143,6 +143,10 @@ EVENTS = (
     ledger.Spent(rid=RID, budget_id="b", key=KEY, session="s", agent="", body_digest=b"", until=AT),
     ledger.Decided(scope=f"key:{KEY}", state="block", version=1, budget_id="b", at=AT),
     ledger.Lapsed(grant=RID, budget_id="b", period_id="total", used_nano_usd=1, at=AT),
+    ledger.Departed(org="01ORG", move=7, to="1", uids=("01ORG", KEY), whole=True, at=AT),
+    ledger.Arrived(org="01ORG", move=8, source="1", after=0, pieces=1, data=b"\x80", whole=True, at=AT),
+    ledger.HandedOver(org="01ORG", move=7, at=AT),
+    ledger.PassedOn(rid=RID, to="1", at=AT),
     ENTRY,
 )
 
@@ -188,6 +192,8 @@ SAMPLES: dict[str, Message] = {
     "budget.trueup": budget.TrueUp(rid=RID, input_tokens=12_307, nano_usd=46_149_000),
     "budget.balances.asked": budget.BalancesAsked(org=ORG),
     "budget.balances": budget.Balances(items=(BALANCE,), total=1, config_rev=1, owner_epoch=1),
+    "budget.luggage.asked": budget.LuggageAsked(org="01ORG", move=7, after=0),
+    "budget.luggage": budget.LuggagePart(org="01ORG", move=7, after=0, pieces=1, data=b"\x80", whole=True),
     "budget.changed": budget.Changed(balance=BALANCE, threshold_ppm=800_000, at=AT),
     "budget.acknowledged.asked": budget.AcknowledgedAsked(),
     "budget.acknowledged": budget.Acknowledged(config_rev=3, decision_version=7, owner_epoch=2, lagging=("01EDGE",)),

@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.budget.core import blocks
+from services.budget.core import blocks, luggage
 from services.budget.core.leases import GiveBack, Lend, Lent, Policy
+from services.budget.core.moves import Arrive, Depart, HandOver, PassOn
 from services.budget.core.state import State
 from services.budget.core.step import Expire
 from services.budget.stores import NO_RECORD
 from services.edge.core.lease import Purse
-from shared.contracts.budget import Cut, Extend, TrueUp, Withdraw
+from shared.contracts.budget import Cut, Extend, LuggagePart, TrueUp, Withdraw
 from shared.contracts.config import Grant
 from shared.contracts.leases import LeaseAnswered, LeaseAsked
 from shared.contracts.ledger import Commit, EpochBegan, LedgerEvent, LimitsApplied
@@ -135,6 +136,19 @@ def _lease(desk: Desk, lease: str) -> None:
     desk.do(drawn)
 
 
+def _move_away_and_back(desk: Desk) -> None:
+    """To a shard that changes nothing but one attempt that never came here."""
+    desk.do(Depart("org", 7, "1", ("org", "cus", "team", "key", "key2", "conf", "prov", "G"), True))
+    away = luggage.pieces(desk.state.stays["org"].luggage)
+    desk.do(HandOver("org", 7))
+    desk.do(PassOn("elsewhere", "1", True, desk.state.priced))
+    for after in range(0, len(away), 5):
+        data, pieces = luggage.part(away[: after + 5], after, 1_000_000)
+        whole = after + pieces == len(away)
+        part = LuggagePart(org="org", move=8, after=after, pieces=pieces, data=data, whole=whole)
+        desk.do(Arrive("1", part))
+
+
 def _record() -> None:
     grant = Grant(uid="G", org="org", budget_id="key:key:month", nano_usd=USD, granted_at=NOW - 2, expires_at=NOW - 1)
     desk = Desk([*organisation(team=[rule("team", 50, "day", basis="list")], key=[rule("key", 6)]), grant])
@@ -148,6 +162,7 @@ def _record() -> None:
     for decided in blocks.due(desk.state, desk.rules, ["team:team", "key:key"], NOW):
         desk.state.apply(decided)
         desk.log.append(decided)
+    _move_away_and_back(desk)
     digest, records = NO_RECORD, []
     for start in range(0, len(desk.log), 3):
         commit = Commit(

@@ -93,7 +93,7 @@ async def owner(bus: Bus) -> AsyncIterator[Maker]:
     made: list[Owners] = []
 
     async def make(queue_seconds: float) -> Owners:
-        one = Owners(bus, ME, Directory(), lambda rid: "0", queue_seconds=queue_seconds)
+        one = Owners(bus, ME, Directory(), lambda rid: "01ORG", queue_seconds=queue_seconds)
         await one.open()
         made.append(one)
         return one
@@ -301,7 +301,6 @@ async def test_each_organisation_is_asked_for_at_its_own_shard(bus: Bus) -> None
     directory = Directory()
     puts = (Org(uid="far", id="far", shard="1"), Org(uid="near", id="near"))
     directory.apply(ConfigChanged(config_rev=1, at=1, actor="test", puts=puts))
-    begun = {"r-far": "1", "r-near": "0"}
     heard: list[tuple[str, str]] = []
 
     def listener(shard: str) -> Handler:
@@ -316,9 +315,39 @@ async def test_each_organisation_is_asked_for_at_its_own_shard(bus: Bus) -> None
 
     for shard in ("0", "1"):
         await bus.subscribe(RESERVE.format(shard=shard), listener(shard))
-    owners = Owners(bus, ME, directory, lambda rid: begun[rid], queue_seconds=5)
-    for rid in ("r-near", "r-far"):
-        assert isinstance(await owners.reserve(msgspec.structs.replace(reserve(), rid=rid)), Granted)
+    owners = Owners(bus, ME, directory, lambda rid: rid[2:], queue_seconds=5)
+    for org in ("near", "far"):
+        ask = msgspec.structs.replace(reserve(), rid=f"r-{org}", principal=Principal(org=org))
+        assert isinstance(await owners.reserve(ask), Granted)
     assert heard == [("0", "r-near"), ("1", "r-far")]
     assert (directory.shard("far"), directory.shard("gone"), directory.shards()) == ("1", "0", ("0", "1"))
+    await owners.close()
+
+
+async def test_what_is_asked_while_an_organisation_moves_is_answered_where_it_lives_then(bus: Bus) -> None:
+    directory = Directory()
+    directory.apply(ConfigChanged(config_rev=1, at=1, actor="test", puts=(Org(uid="org", id="org"),)))
+    silent = asyncio.Event()
+
+    async def left(data: bytes) -> bytes:
+        silent.set()
+        raise Unavailable("the shard it lives in")
+
+    async def here(data: bytes) -> bytes:
+        # an owner of a young shard: its epoch is no older than the other's, only another one
+        rid = Decoder(Reserve).decode(data).rid
+        return encode(Verdict(rid=rid, answer=msgspec.structs.replace(GRANTED, owner_epoch=1), shard="1"))
+
+    await bus.subscribe(RESERVE.format(shard="0"), left)
+    await bus.subscribe(RESERVE.format(shard="1"), here)
+    owners = Owners(bus, ME, directory, lambda rid: "org", queue_seconds=5)
+    await owners.open()
+    owners.of("0")._epoch = 9
+    ask = msgspec.structs.replace(reserve(), principal=Principal(org="org"))
+    asking = asyncio.create_task(owners.reserve(ask))
+    await asyncio.wait_for(silent.wait(), 3)
+    stale = encode(Verdict(rid=ask.rid, answer=msgspec.structs.replace(GRANTED, owner_epoch=9), shard="7"))
+    await bus.publish(EDGE_VERDICT.format(edge=ME.edge), stale)
+    directory.apply(ConfigChanged(config_rev=2, at=2, actor="test", puts=(Org(uid="org", id="org", shard="1"),)))
+    assert await asyncio.wait_for(asking, 3) == msgspec.structs.replace(GRANTED, owner_epoch=1)
     await owners.close()

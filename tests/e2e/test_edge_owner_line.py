@@ -106,7 +106,7 @@ async def test_an_extension_is_asked_for_until_an_owner_answers_however_long_tha
 
     await bus.subscribe(EXTEND.format(shard="0"), answer)
     assert await asyncio.wait_for(asking, 3) == GRANTED
-    assert asked == [MORE]
+    assert asked == [msgspec.structs.replace(MORE, org="01ORG")]
 
 
 async def test_an_extension_in_line_gets_the_verdict_with_its_number(owner: Maker, bus: Bus) -> None:

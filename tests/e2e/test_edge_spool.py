@@ -107,7 +107,7 @@ async def test_usage_is_numbered_for_each_shard_and_goes_to_it(tmp_path: Path) -
         starts = [on_shard(started(f"r{n}"), str(n % 2)) for n in range(6)]
         for start in starts:
             await spool.start(start)
-            assert spool.shard_of(start.usage.rid) == start.usage.shard
+            assert spool.org_of(start.usage.rid) == start.usage.principal.org
         for start in starts[:4]:
             spool.sent(sent(start))
             await spool.end(settled(start))

@@ -47,7 +47,13 @@ def blocked(state: State) -> list[str]:
 
 def decision(state: State, rules: Rules, decided: Decided, now: Micros) -> Decision:
     """What the edges are told; until: the end of the period, when it lapses by itself."""
-    message = Decision(scope=decided.scope, state=decided.state, version=decided.version, owner_epoch=state.owner_epoch)
+    message = Decision(
+        scope=decided.scope,
+        state=decided.state,
+        version=decided.version,
+        owner_epoch=state.owner_epoch,
+        move=rules.catalogue.move_of(decided.scope),
+    )
     limit = rules.catalogue.limit(decided.budget_id)
     if decided.state != "block" or limit is None:
         return message

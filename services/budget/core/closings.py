@@ -6,7 +6,7 @@ from itertools import chain
 import msgspec
 
 from shared.contracts.attribution import Charge
-from shared.contracts.message import Micros, NanoUSD
+from shared.contracts.message import Micros, NanoUSD, Uid
 from shared.contracts.pricing import PricedLine
 
 
@@ -24,6 +24,7 @@ class Closing(msgspec.Struct, frozen=True):
     cost_nano_usd: NanoUSD = 0
     charge_nano_usd: NanoUSD = 0
     lines: tuple[PricedLine, ...] = ()
+    org: Uid = ""
 
 
 SETTLED = Closing("settled")  # one object for nearly all rids

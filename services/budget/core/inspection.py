@@ -4,9 +4,11 @@ import hashlib
 
 import msgspec
 
+from services.budget.core.closings import Closing
+from services.budget.core.luggage import unpack
 from services.budget.core.snapshot import unsound
-from services.budget.core.state import CounterKey, State
-from shared.contracts.ledger import Commit, Entry, EpochBegan, Held, LedgerEvent, Withdrawn
+from services.budget.core.state import Counter, CounterKey, State
+from shared.contracts.ledger import Arrived, Commit, Departed, Entry, EpochBegan, Held, LedgerEvent, Withdrawn
 from shared.contracts.pricing import UsagePriced
 
 NO_RECORD = bytes(32)
@@ -82,6 +84,9 @@ class Inspection:
             self.state.fold(commit)
         except KeyError as error:
             self.finished.fail(f"record {seq} tells of an attempt without a hold: {error}")
+        for event in commit.events:
+            if isinstance(event, Departed):
+                self._departed(event)
 
     def checks(self) -> list[Check]:
         """After the last record."""
@@ -91,8 +96,7 @@ class Inspection:
             self.held.fail(problem)
         for key in self.state.counters.keys() | self._booked.keys():
             counter, booked = self.state.counter(*key), self._booked.get(key, (0, 0, 0))
-            if (counter.list_nano_usd, counter.cost_nano_usd, counter.charge_nano_usd) != booked:
-                self.spent.fail(f"{key[0]} in {key[1]}: {counter.cost_nano_usd} nano-USD of cost, entries: {booked[1]}")
+            self._check_spent(key, counter, booked)
         for rid, attempt in self._open.items():
             self._check_amounts(rid, attempt.nano, attempt.pico)
         self._say()
@@ -125,6 +129,30 @@ class Inspection:
                 self._unfinished.discard(event.rid)
             case Entry():
                 self._entry(seq, event)
+            case Arrived():
+                self._arrived(seq, event)
+
+    def _departed(self, event: Departed) -> None:
+        """What left is no longer to be found here; what it came to is what its entries come to."""
+        luggage = self.state.stays[event.org].luggage
+        self._unfinished -= luggage.holds.keys()
+        for key in luggage.counters.keys() & self._booked.keys():
+            self._check_spent(key, luggage.counters[key], self._booked.pop(key))
+        for rid in luggage.closings.keys() & self._open.keys():
+            attempt = self._open.pop(rid)
+            self._check_amounts(rid, attempt.nano, attempt.pico)
+
+    def _arrived(self, seq: int, event: Arrived) -> None:
+        stay = self.state.stays.get(event.org)
+        if event.after != (stay.pieces if stay and stay.move == event.move else 0):
+            self.finished.fail(f"record {seq} has pieces of {event.org} from {event.after} on, which do not follow")
+        luggage = unpack(event.data)
+        self._unfinished |= luggage.holds.keys() - self.state.tombstones.keys()
+        for key, counter in luggage.counters.items():
+            self._booked[key] = (counter.list_nano_usd, counter.cost_nano_usd, counter.charge_nano_usd)
+        for rid, one in luggage.closings.items():
+            if rid not in self._open and rid not in self._settled:
+                self._open[rid] = Attempt(one.kind, one.n + 1, _sums(one), _pico(one))
 
     def _entry(self, seq: int, entry: Entry) -> None:
         self.entries += 1
@@ -148,6 +176,10 @@ class Inspection:
             self._settled.add(rid)
             self._check_amounts(rid, nano, pico)
 
+    def _check_spent(self, key: CounterKey, counter: Counter, booked: Sums) -> None:
+        if (counter.list_nano_usd, counter.cost_nano_usd, counter.charge_nano_usd) != booked:
+            self.spent.fail(f"{key[0]} in {key[1]}: {counter.cost_nano_usd} nano-USD of cost, entries: {booked[1]}")
+
     def _check_amounts(self, rid: str, nano: Sums, pico: Sums) -> None:
         if nano != tuple(-(-amount // 1_000) for amount in pico):
             self.amounts.fail(f"{rid} is booked with {nano}, its lines are {pico} pico-USD (list, cost, charge)")
@@ -161,7 +193,11 @@ def _nano(priced: UsagePriced) -> Sums:
     return priced.list_nano_usd, priced.cost_nano_usd, priced.charge_nano_usd
 
 
-def _pico(priced: UsagePriced) -> Sums:
+def _sums(one: Closing) -> Sums:
+    return one.list_nano_usd, one.cost_nano_usd, one.charge_nano_usd
+
+
+def _pico(priced: UsagePriced | Closing) -> Sums:
     lines = priced.lines
     return (
         sum(line.list_pico_usd for line in lines),

@@ -1,13 +1,15 @@
 """The budgets that apply to a request, prepared from the organisation once per revision."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
 
 from services.budget.core.allowance import Agenda, Allowance, Allowances
+from services.budget.core.luggage import Stay
 from services.budget.core.periods import Calendar, Period
 from services.budget.core.rate_limits import RateRules
 from services.budget.core.state import Counter, State
@@ -141,12 +143,14 @@ def _largest_hold(limits: tuple[Limit, ...]) -> str:
 class Catalogue:
     """Every budget of one shard's organisations, as of one revision of CONFIG; made anew when that changes.
 
-    shard: "" for those of all.
+    shard: "" for those of all. stays: of organisations that moved; the ledger says who lives here, CONFIG only who should.
     """
 
-    def __init__(self, directory: Directory, shard: str = "") -> None:
+    def __init__(self, directory: Directory, shard: str = "", stays: Mapping[str, Stay] = MappingProxyType({})) -> None:
         self.config_rev = directory.config_rev
         self._shard = shard
+        self._moved = {org: stay.phase == "here" for org, stay in stays.items()}
+        self._move = {org: stay.move for org, stay in stays.items()}
         self._directory = directory
         self._calendars: dict[tuple[str, str, str], Calendar] = {}
         self._paths: dict[tuple[Uid, Uid, str], Path | None] = {}
@@ -182,7 +186,17 @@ class Catalogue:
 
     def has(self, org: Uid) -> bool:
         """Whether this organisation is decided here."""
-        return not self._shard or self._directory.shard(org) == self._shard
+        if not self._shard:
+            return True
+        return self._moved[org] if org in self._moved else self._directory.first_shard(org) == self._shard
+
+    def elsewhere(self, org: Uid) -> bool:
+        """Whether another shard decides for it, or nobody at this moment. Nobody's organisation is told so here."""
+        return bool(org) and org in self._directory.entities and not self.has(org)
+
+    def move_of(self, scope: str) -> int:
+        """The revision of CONFIG that brought the organisation of `scope:uid` here; 0 where it was always here."""
+        return self._move.get(self._directory.org_of.get(scope.partition(":")[2], ""), 0)
 
     def _add(self, limit: Limit) -> None:
         self.limits[limit.id] = limit

@@ -5,7 +5,7 @@ oldest first. Not in the ledger: after a restart the edges ask again and say how
 """
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -148,6 +148,12 @@ class Line:
         if not own:
             del queue.turns[waiter.key]
         self._forget_empty(budget_id, queue)
+
+    def leave_all(self, rids: Collection[str]) -> None:
+        """They are served elsewhere, and so is everybody who stands where they do."""
+        for rid in [rid for rid in (*self.waiters, *self.wishes) if rid in rids]:
+            self.leave(rid)
+            self.unwish(rid)
 
     # Streams that wait for more.
 

@@ -2,22 +2,29 @@
 
 import msgspec
 
+from services.budget.core import luggage
+from services.budget.core.accounts import EMPTY, Counter, CounterKey, Hold, Lease, Mark
 from services.budget.core.closings import SETTLED, Closing, Closings
 from services.budget.core.learned import Learned
+from services.budget.core.luggage import Stay
 from services.budget.core.rate_windows import RateCounts, tokens_of
 from shared.contracts.attribution import Charge
 from shared.contracts.edge import UsageRecorded
 from shared.contracts.ledger import (
+    Arrived,
     Commit,
     Decided,
+    Departed,
     Entry,
     EpochBegan,
     Extended,
+    HandedOver,
     Held,
     Lapsed,
     Leased,
     LedgerEvent,
     LimitsApplied,
+    PassedOn,
     Returned,
     Spent,
     TruedUp,
@@ -29,55 +36,7 @@ from shared.contracts.streams import Position
 
 TOMBSTONE_MICROS = 3_600_000_000
 """How long a withdrawn rid is refused; an edge stops asking after minutes."""
-
-CounterKey = tuple[str, str]  # budget_id, period_id
-
-
-class Counter(msgspec.Struct, gc=False):
-    """One budget in one period. All three amounts are kept: which one counts is the budget's present `basis`.
-
-    lent: the part of held that lies with edges, for attempts that they have not told of.
-    """
-
-    list_nano_usd: NanoUSD = 0
-    cost_nano_usd: NanoUSD = 0
-    charge_nano_usd: NanoUSD = 0
-    held_nano_usd: NanoUSD = 0
-    lent_nano_usd: NanoUSD = 0
-
-    def spent(self, basis: str) -> NanoUSD:
-        if basis == "cost":
-            return self.cost_nano_usd
-        return self.list_nano_usd if basis == "list" else self.charge_nano_usd
-
-
-EMPTY = Counter()  # read only
-
-
-class Hold(msgspec.Struct, gc=False):
-    """Money set aside for an attempt in flight: what was granted, and what is left of it or was added since."""
-
-    held: Held
-    nano_usd: NanoUSD
-    input_nano_usd: NanoUSD
-    output_tokens: int
-    trued_up: bool = False
-    extensions: dict[int, int] = {}  # n -> output tokens granted
-
-
-class Lease(msgspec.Struct, gc=False):
-    """Money lent to an edge: what is left of it, by the owner's books. told: attempts that were paid from it."""
-
-    leased: Leased
-    nano_usd: NanoUSD
-    told: set[str] = set()
-
-
-class Mark(msgspec.Struct, frozen=True, gc=False):
-    """A cut conversation that is refused at this budget until then."""
-
-    budget_id: str
-    until: Micros
+__all__ = ["EMPTY", "Counter", "CounterKey", "Hold", "Lease", "Mark", "State", "kept_of_replaced", "mark_key"]
 
 
 class State(msgspec.Struct):
@@ -97,6 +56,8 @@ class State(msgspec.Struct):
     rates: RateCounts = msgspec.field(default_factory=RateCounts)
     lapsed: dict[str, NanoUSD] = {}  # grants that ended early -> what was used of them
     leases: dict[str, Lease] = {}
+    stays: dict[str, Stay] = {}  # of organisations that moved
+    moved: dict[str, str] = {}  # rids in flight and leases when their organisation left -> organisation
 
     def counter(self, budget_id: str, period_id: str) -> Counter:
         """For reading: an untouched budget is empty."""
@@ -127,6 +88,12 @@ class State(msgspec.Struct):
                 self._leased(event)
             case Returned():
                 self._returned(event)
+            case _:
+                self._of_the_shard(event)
+
+    def _of_the_shard(self, event: LedgerEvent) -> None:
+        """What is about no single attempt or lease."""
+        match event:
             case Decided():
                 self.version = event.version
                 self.decisions[event.scope] = event
@@ -137,6 +104,8 @@ class State(msgspec.Struct):
                 self.owner_epoch = event.owner_epoch
             case Lapsed():
                 self.lapsed[event.grant] = event.used_nano_usd
+            case Departed() | Arrived() | HandedOver() | PassedOn():
+                luggage.apply(self, event)
 
     def _held(self, event: Held) -> None:
         old = self.holds.get(event.replaces_rid)
@@ -261,6 +230,7 @@ def _closing(event: Entry, priced: UsagePriced, before: Closing | None) -> Closi
     before = before or SETTLED
     return Closing(
         kind=priced.usage.kind,
+        org=priced.usage.principal.org,
         n=n,
         charges=event.charges,
         admitted_at=event.admitted_at,

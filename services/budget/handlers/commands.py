@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 import structlog
 
 from services.budget.core import blocks
-from services.budget.core.step import Answer, Close
+from services.budget.core.step import SILENT, Answer, Silent
+from services.budget.handlers.mover import Mover
 from services.budget.handlers.owner import Owner
 from services.budget.handlers.rulebook import Rulebook
 from shared.bus import Bus
@@ -50,8 +51,9 @@ _priced = Decoder(UsagePriced)
 class Commands:
     """The subjects of one shard."""
 
-    def __init__(self, owner: Owner, rulebook: Rulebook, shard: str, config_wait_seconds: float) -> None:
+    def __init__(self, owner: Owner, rulebook: Rulebook, mover: Mover, shard: str, config_wait_seconds: float) -> None:
         self._owner = owner
+        self._mover = mover
         self._rulebook = rulebook
         self._shard = shard
         self._config_wait = config_wait_seconds
@@ -74,13 +76,9 @@ class Commands:
         """Book what was priced, from where the ledger stands; start it as a task, it runs for ever."""
         position = self._owner.state.priced
         async for messages in bus.follow(PRICED, USAGE_PRICED.format(shard=self._shard), position.seq):
-            await self._owner.feed(
-                (
-                    Close(_priced.decode(stored.data), Position(log_id=position.log_id, seq=stored.seq)),
-                    len(stored.data),
-                )
-                for stored in messages
-            )
+            for stored in messages:
+                at = Position(log_id=position.log_id, seq=stored.seq)
+                await self._mover.close_priced(_priced.decode(stored.data), at, stored.data)
 
     def reserve(self, data: bytes) -> Awaitable[bytes]:
         """No coroutine, since nearly all that budget does is this: no task is made for it where nothing has to be waited for."""
@@ -102,8 +100,7 @@ class Commands:
 
     def _is_ours(self, ask: Reserve) -> bool:
         """Whether its organisation lives here; one that nobody knows is told so."""
-        directory = self._rulebook.config.directory
-        return ask.principal.org not in directory.entities or directory.shard(ask.principal.org) == self._shard
+        return not self._rulebook.current().catalogue.elsewhere(ask.principal.org)
 
     async def extend(self, data: bytes) -> bytes:
         return await self._verdict(_extend.decode(data), len(data))
@@ -114,9 +111,13 @@ class Commands:
 
         def answered(done: "asyncio.Future[Answer]") -> None:
             answer = done.result()
-            assert isinstance(answer, Granted | Denied | Queued), "RESERVE and EXTEND have verdicts"
-            if not said.done():
-                said.set_result(encode(Verdict(rid=ask.rid, answer=answer, n=n)))
+            assert isinstance(answer, Granted | Denied | Queued | Silent), "RESERVE and EXTEND have verdicts"
+            if said.done():
+                return
+            if isinstance(answer, Silent):
+                said.set_exception(Unavailable(f"the shard of attempt {ask.rid}"))
+            else:
+                said.set_result(encode(Verdict(rid=ask.rid, answer=answer, n=n, shard=self._shard)))
 
         self._owner.ask(ask, size).add_done_callback(answered)
         return said
@@ -128,7 +129,8 @@ class Commands:
         return await self._done(_cut.decode(data), len(data))
 
     async def _done(self, ask: Withdraw | Cut, size: int) -> bytes:
-        await self._owner.ask(ask, size)
+        if await self._owner.ask(ask, size) is SILENT:
+            raise Unavailable(f"the shard of attempt {ask.rid}")
         return encode(Done(rid=ask.rid, owner_epoch=self._owner.state.owner_epoch))
 
     async def true_up(self, data: bytes) -> None:
@@ -138,6 +140,8 @@ class Commands:
         """From memory; a budget that was never touched has spent nothing."""
         ask = _balances.decode(data)
         state, catalogue, now = self._owner.state, self._rulebook.current().catalogue, self._owner.now()
+        if catalogue.elsewhere(ask.org):
+            raise Unavailable(f"the shard of organisation {ask.org}")
         if ask.budget_ids:
             named = (catalogue.limit(budget_id) for budget_id in ask.budget_ids)
             limits = [limit for limit in named if limit and ask.org in ("", limit.org)]

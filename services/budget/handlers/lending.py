@@ -6,6 +6,8 @@ import structlog
 
 from services.budget.core.estates import Estates
 from services.budget.core.leases import GiveBack, Lend, Lent, Policy
+from services.budget.core.step import SILENT
+from services.budget.handlers.mover import Mover
 from services.budget.handlers.owner import TICK_SECONDS, Owner
 from services.budget.stores import closings_end
 from shared import telemetry
@@ -27,8 +29,9 @@ _status = Decoder(EdgeStatus)
 class Lending:
     """The subjects of one shard that concern leases."""
 
-    def __init__(self, bus: Bus, owner: Owner, shard: str, policy: Policy) -> None:
+    def __init__(self, bus: Bus, owner: Owner, mover: Mover, shard: str, policy: Policy) -> None:
         self._bus = bus
+        self._mover = mover
         self._owner = owner
         self._shard = shard
         self._policy = policy
@@ -47,12 +50,18 @@ class Lending:
 
     async def draw(self, data: bytes) -> bytes:
         drawn = _drawn.decode(data)
-        await self._owner.ask(drawn, len(data))
+        if shard := self._mover.lease_at(drawn.lease):
+            return await self._bus.request(DRAW.format(shard=shard), data)
+        if await self._owner.ask(drawn, len(data)) is SILENT:
+            raise Unavailable(f"lease {drawn.lease}")
         return encode(Done(rid=drawn.lease, owner_epoch=self._owner.state.owner_epoch))
 
     async def give_back(self, data: bytes) -> bytes:
         lease = _returning.decode(data).lease
-        await self._owner.ask(GiveBack(lease), len(data))
+        if shard := self._mover.lease_at(lease):
+            return await self._bus.request(RETURN.format(shard=shard), data)
+        if await self._owner.ask(GiveBack(lease), len(data)) is SILENT:
+            raise Unavailable(f"lease {lease}")
         return encode(Done(rid=lease, owner_epoch=self._owner.state.owner_epoch))
 
     async def heard(self, data: bytes) -> None:
@@ -69,6 +78,8 @@ class Lending:
                 continue
             try:
                 recorded, priced = await closings_end(self._bus, self._shard)
+                if await self._mover.awaits_closes():
+                    continue  # what was drawn may still be on its way from the shard that it was begun in
             except Unavailable:
                 continue
             for lease in self._estates.settled(state.leases, recorded, priced, state.priced.seq):

@@ -11,11 +11,12 @@ import structlog
 from services.budget.core import blocks, turns
 from services.budget.core.admission import Rules
 from services.budget.core.group import Group, Late
-from services.budget.core.limits import Limit
+from services.budget.core.limits import Catalogue, Limit
 from services.budget.core.line import Line
+from services.budget.core.moves import Arrive, Depart
 from services.budget.core.rate_limits import record_bytes
 from services.budget.core.state import State
-from services.budget.core.step import Answer, Close, Command, decide, touched
+from services.budget.core.step import Answer, Command, decide, touched
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.stores import Ledger
 from shared import telemetry
@@ -49,6 +50,7 @@ class Step(msgspec.Struct):
     group: Group
     answers: list[tuple["asyncio.Future[Answer]", Answer]] = []
     spent: set[str] = set()
+    moved: bool = False
 
     @property
     def events(self) -> list[LedgerEvent]:
@@ -96,6 +98,7 @@ class Owner:
         self._alerts = blocks.Alerts()
         self._undecided: dict[str, None] = {}  # scopes to look at, in order
         self._last_tick = self._latest = 0
+        self._looked_at: Catalogue | None = None  # whose budgets were all looked at
         self._turned = (-1, 0)  # of which revision's agenda everything is done, up to when
 
     def now(self) -> Micros:
@@ -113,11 +116,9 @@ class Owner:
         """Without an answer."""
         self._put(Asked(command, None, size + _EVENT_BYTES))
 
-    async def feed(self, closes: Iterable[tuple[Close, int]]) -> None:
-        """Records of PRICED with their sizes, in order; waits while many are queued already."""
-        for close, size in closes:
-            await self._room.wait()
-            self.tell(close, size)
+    async def room(self) -> None:
+        """Return when not too many are queued already."""
+        await self._room.wait()
 
     def _put(self, asked: Asked) -> None:
         self._queue.append(asked)
@@ -159,8 +160,11 @@ class Owner:
         scopes = set(self._due_scopes(group))
         if self.state.config_rev != rules.catalogue.config_rev:
             group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
+            self._looked_at = None
+        if self._looked_at is not rules.catalogue and (self.state.stays or self._looked_at is None):
             scopes = {*rules.catalogue.by_scope, *self.state.decisions}
             turns.weigh_again(group)
+        self._looked_at = rules.catalogue
         scopes.update(turned)
         room = self._group_bytes
         while self._queue and (room > self._queue[0].bytes or not step.events):
@@ -168,18 +172,29 @@ class Owner:
             room -= asked.bytes
             before = len(step.events)
             answer = decide(group, asked.command)
+            moved = isinstance(asked.command, Depart | Arrive) and len(step.events) > before
             for event in step.events[before:]:
                 step.spent.update(touched(event))
                 room -= record_bytes(event)
             room -= _EVENT_BYTES * max(0, len(step.events) - before - 1)
             if asked.answer is not None:
                 step.answers.append((asked.answer, answer))
+            if moved:
+                self._moved(step)
+                break
         if len(self._queue) <= 1_000:
             self._room.set()
         scopes.update(limit.block_scope for limit in _limits(rules, step.spent))
         self._undecided.update(dict.fromkeys(scopes))
-        self._decide_blocks(step, rules, now)
+        if not step.moved:
+            self._decide_blocks(step, rules, now)
         return step
+
+    def _moved(self, step: Step) -> None:
+        """Others live here from now on: the next group has rules of its own."""
+        step.moved, self._looked_at, self._turned = True, None, (-1, 0)
+        self._rulebook.moved()
+        self._wake.set()
 
     def _turn(self, group: Group) -> list[str]:
         """Grants that have ended, before anything is decided by them. Returns scopes that time alone may have spent."""

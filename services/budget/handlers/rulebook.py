@@ -1,12 +1,14 @@
 """Keeps the rules current: the organisation from CONFIG, the prices from PRICES."""
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 import structlog
 
 from services.budget.core.admission import Rules
 from services.budget.core.limits import Catalogue
+from services.budget.core.luggage import Stay
 from services.budget.core.tariff import Tariff
 from shared.bus import Bus
 from shared.bus.config import ConfigFollower
@@ -23,7 +25,10 @@ _book = msgspec.json.Decoder(PriceBook)
 
 
 class Rulebook:
-    """Of one shard. `current` makes the rules anew only when something has changed; `changed` is set then."""
+    """Of one shard. `current` makes the rules anew only when something has changed; `changed` is set then.
+
+    stays: of the state that is decided on.
+    """
 
     def __init__(self, bus: Bus, shard: str) -> None:
         self._shard = shard
@@ -33,6 +38,7 @@ class Rulebook:
         self._book: Book | None = None
         self._priced = asyncio.Event()
         self._rules: Rules | None = None
+        self.stays: Mapping[str, Stay] = {}
 
     async def follow_prices(self) -> None:
         """For ever; start it as a task."""
@@ -67,12 +73,16 @@ class Rulebook:
         self._rules = None
         self.changed.set()
 
+    def moved(self) -> None:
+        """An organisation has come or gone."""
+        self._changed()
+
     def current(self) -> Rules:
         """The rules as of now. They change between two calls only when control was given up in between."""
         if self._rules is None:
             assert self._book is not None, "complete() comes first"
             directory = self.config.directory
-            catalogue = Catalogue(directory, self._shard)
+            catalogue = Catalogue(directory, self._shard, self.stays)
             prices = tuple(entity for entity in directory.entities.values() if isinstance(entity, PriceOverride))
             self._rules = Rules(catalogue, Tariff(self._book, prices))
             log.info("budget.rules_taken", config_rev=catalogue.config_rev, budgets=len(catalogue.limits))

@@ -15,6 +15,7 @@ from services.budget.handlers.commands import Commands
 from services.budget.handlers.herald import Herald
 from services.budget.handlers.keeper import Keeper
 from services.budget.handlers.lending import Lending
+from services.budget.handlers.mover import Mover
 from services.budget.handlers.owner import Owner
 from services.budget.handlers.rulebook import Rulebook
 from services.budget.handlers.watch import Watch
@@ -76,6 +77,8 @@ class Shard:
 async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> AsyncIterator[Owner]:
     """Take the shard, resume PRICED, tell the edges, and only then take requests. Raises Overtaken: another one was first."""
     bus, state = shard.bus, shard.state
+    shard.rulebook.stays = state.stays
+    shard.rulebook.moved()
     await shard.ledger.begin(state, await priced_after(bus, state), now())
     absent = int(settings.absent_seconds * 1_000_000)
     presence = Presence(absent, now())
@@ -90,16 +93,19 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
     )
     edges = Watch(bus, owner, shard.rulebook, presence, herald, shard.name, absent)
     keeper = Keeper(owner, shard.ledger, shard.shelf, settings.snapshot_records, shard.since)
-    commands = Commands(owner, shard.rulebook, shard.name, settings.config_wait_seconds)
-    lending = Lending(bus, owner, shard.name, Policy(seconds=settings.credit_seconds))
+    mover = Mover(bus, owner, shard.rulebook, shard.name)
+    commands = Commands(owner, shard.rulebook, mover, shard.name, settings.config_wait_seconds)
+    lending = Lending(bus, owner, mover, shard.name, Policy(seconds=settings.credit_seconds))
     log.info("budget.shard_taken", shard=shard.name, owner_epoch=state.owner_epoch, ledger_seq=shard.ledger.seq)
     tasks.start("budget.owner", owner.run())
     tasks.start("budget.snapshots", keeper.run())
     tasks.start("budget.self_check", Auditor(msgspec.structs.replace(settings, shards=shard.name), now).run())
     tasks.start("budget.decisions", herald.keep())
     tasks.start("budget.priced", commands.follow_priced(bus))
+    tasks.start("budget.moves", mover.run())
     await edges.begin()
     tasks.start("budget.watch", edges.run())
+    await mover.subscribe()
     tasks.start("budget.leases", lending.run())
     await lending.subscribe()
     await commands.subscribe(bus)

@@ -5,17 +5,18 @@ import asyncio
 import structlog
 
 from services.budget.core import blocks
+from services.budget.core.luggage import moving
 from services.budget.core.presence import Presence
 from services.budget.core.step import Expire
 from services.budget.handlers.herald import Herald
 from services.budget.handlers.owner import TICK_SECONDS, Owner
 from services.budget.handlers.rulebook import Rulebook
-from services.budget.stores import closings_under_way, kept_decisions, registered_edges
+from services.budget.stores import closings_under_way, kept_decisions, passing_under_way, registered_edges
 from shared.bus import Bus
 from shared.contracts.budget import ACKNOWLEDGED, Acknowledged, Decision
 from shared.contracts.edge import EDGE_STATUS, EdgeStatus
 from shared.contracts.ledger import Decided
-from shared.contracts.message import Decoder, Micros, encode
+from shared.contracts.message import Decoder, Micros, Uid, encode
 from shared.errors import Unavailable
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class Watch:
         self._herald = herald
         self._shard = shard
         self._absent = absent
+        self._here: set[tuple[Uid, int]] = set()
 
     async def begin(self) -> None:
         """Hear the edges from now on, and bring everyone to the decisions of the ledger."""
@@ -55,8 +57,11 @@ class Watch:
         return [
             self._decision(decided)
             for scope, decided in told.items()
-            if decided.state == "block" or scope not in kept or kept[scope].version != decided.version
+            if decided.state == "block" or scope not in kept or self._is_other(kept[scope], decided)
         ]
+
+    def _is_other(self, kept: Decision, decided: Decided) -> bool:
+        return (kept.version, kept.move) != (decided.version, self._decision(decided).move)
 
     def _decision(self, decided: Decided) -> Decision:
         return blocks.decision(self._owner.state, self._rulebook.current(), decided, self._owner.now())
@@ -82,6 +87,7 @@ class Watch:
                     decision_version=state.version,
                     owner_epoch=state.owner_epoch,
                     lagging=self._herald.lagging,
+                    moving=tuple(moving(state.stays)),
                 )
             )
 
@@ -99,11 +105,17 @@ class Watch:
             await self._expire(now)
 
     async def _expire(self, now: Micros) -> None:
+        here = {(org, stay.move) for org, stay in self._owner.state.stays.items() if stay.phase == "here"}
+        if here != self._here:
+            self._here = here
+            self._presence.spare(now)  # their attempts were listed all the while, but not for us to remember
         forgotten = list(self._presence.forgotten(self._owner.state.holds, now))
         if not forgotten:
             return
         try:
             under_way = await closings_under_way(self._bus, self._shard, self._owner.state)
+            for source in {stay.shard for stay in self._owner.state.stays.values() if stay.phase == "here"}:
+                under_way = under_way or await passing_under_way(self._bus, source)
         except Unavailable:
             return
         for rid in forgotten:

@@ -5,7 +5,10 @@ from shared.contracts.budget import Decision, Denied
 
 
 class Blocks:
-    """The last decision of every scope. A decision counts only if it is newer than the one known."""
+    """The last decision of every scope. A decision counts only if it is newer than the one known.
+
+    Those of an organisation that has moved are newer than all of the shard that it has left.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, Decision] = {}
@@ -14,7 +17,7 @@ class Blocks:
     def apply(self, decision: Decision) -> bool:
         """False when a newer one is known. Versions rise strictly, also from one owner to the next."""
         known = self._last.get(decision.scope)
-        if known and (decision.owner_epoch, decision.version) <= (known.owner_epoch, known.version):
+        if known and _age(decision) <= _age(known):
             return False
         self._last[decision.scope] = decision
         self.version = max(self.version, decision.version)
@@ -29,6 +32,10 @@ class Blocks:
             if decision and decision.state == "block" and decision.denied and (decision.until or now + 1) > now:
                 return decision.denied
         return None
+
+
+def _age(decision: Decision) -> tuple[int, int, int]:
+    return decision.move, decision.owner_epoch, decision.version
 
 
 def _scopes(principal: Principal) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ _done = Decoder(Done)
 _balances = Decoder(Balances)
 
 Answer = Granted | Denied
+Home = Callable[[], "Owner"]
 _SUBJECTS = (RESERVE, EXTEND, WITHDRAW, CUT, TRUEUP, BALANCES)
 
 
@@ -79,7 +80,7 @@ class Owner:
         for task in self._tasks:
             task.cancel()
 
-    async def reserve(self, ask: Reserve, *, patient: bool = True) -> Answer:
+    async def reserve(self, ask: Reserve, *, patient: bool = True, at: "Home | None" = None) -> Answer:
         """Ask until answered.
 
         patient: a hard budget is on the path, so wait for an owner up to queue_seconds, then withdraw and raise
@@ -87,6 +88,7 @@ class Owner:
         raise it after the first short deadlines: the caller lets it pass, ungoverned, and its usage record closes what
         the owner may have held.
         Cancelled when the client goes away: the attempt is withdrawn.
+        at: whom to ask, looked up for each question; None is always this one.
         """
 
         def message(waited: float) -> bytes:
@@ -94,19 +96,19 @@ class Owner:
 
         try:
             tries = 0 if patient else self._first_tries
-            return await self._answer(RESERVE, (ask.rid, 0), message, self._queue_seconds, tries)
+            return await self._answer(RESERVE, (ask.rid, 0), message, self._queue_seconds, tries, at)
         except asyncio.CancelledError:
-            self.withdraw(ask.rid)
+            self.withdraw(ask.rid, ask.principal.org, at=at)
             raise
         except Unavailable:
             if patient:
-                self.withdraw(ask.rid)
+                self.withdraw(ask.rid, ask.principal.org, at=at)
             raise
 
-    async def extend(self, ask: Extend) -> Answer:
+    async def extend(self, ask: Extend, *, at: "Home | None" = None) -> Answer:
         """Ask until answered, through any number of owners. Cancel it when the stream is over."""
         data = encode(ask)
-        return await self._answer(EXTEND, (ask.rid, ask.n), lambda waited: data, math.inf)
+        return await self._answer(EXTEND, (ask.rid, ask.n), lambda waited: data, math.inf, at=at)
 
     async def _answer(
         self,
@@ -115,16 +117,22 @@ class Owner:
         message: Callable[[float], bytes],
         patience: float,
         most_tries: int = 0,
+        at: "Home | None" = None,
     ) -> Answer:
         """message: for having waited so long. patience: seconds without an owner. most_tries: 0 for no limit."""
         loop = asyncio.get_running_loop()
         since = heard = loop.time()
         late: asyncio.Future[Answer] = loop.create_future()
-        self._asked[key] = late  # before the question: its late verdict may overtake the answer
+        asked = at() if at else self
+        asked._asked[key] = late  # before the question: its late verdict may overtake the answer
         waited, tries = 0.0, 0
         try:
             while True:
-                answer = await self._once(subject, key[0], message(waited), self._deadline_of(tries))
+                if at and at() is not asked:  # its organisation has moved
+                    del asked._asked[key]
+                    asked = at()
+                    asked._asked[key] = late
+                answer = await asked._once(subject, key[0], message(waited), self._deadline_of(tries))
                 if isinstance(answer, Queued):
                     heard, tries = loop.time(), -1
                     await self._turn(late, self._queue_seconds - (heard - since))
@@ -141,7 +149,7 @@ class Owner:
                     raise Unavailable("budget", retry_after_s=2)
                 waited = loop.time() - since
         finally:
-            del self._asked[key]
+            del asked._asked[key]
 
     def _deadline_of(self, tries: int) -> float:
         if tries < self._first_tries:
@@ -182,14 +190,14 @@ class Owner:
         if late and not late.done() and answer is not None and not isinstance(answer, Queued):
             late.set_result(answer)
 
-    def withdraw(self, rid: str) -> None:
+    def withdraw(self, rid: str, org: str = "", *, at: "Home | None" = None) -> None:
         """The attempt will never be sent. Returns at once and never fails; told to the owner in the background."""
-        message = encode(Withdraw(rid=rid, edge=self._me.edge, epoch=self._me.epoch))
-        self._background(self._until_done(WITHDRAW, message, WITHDRAW_SECONDS))
+        message = encode(Withdraw(rid=rid, edge=self._me.edge, epoch=self._me.epoch, org=org))
+        self._background(self._until_done(WITHDRAW, message, WITHDRAW_SECONDS, at))
 
-    async def cut(self, cut: Cut) -> bool:
+    async def cut(self, cut: Cut, *, at: "Home | None" = None) -> bool:
         """Before the error event of a cut stream goes out. False when the owner could not be told in time."""
-        return await self._until_done(CUT, encode(cut), CUT_SECONDS)
+        return await self._until_done(CUT, encode(cut), CUT_SECONDS, at)
 
     async def true_up(self, rid: str, input_tokens: int, nano_usd: int) -> None:
         """The provider has counted the input; may be lost. nano_usd 0: the owner prices it."""
@@ -207,21 +215,21 @@ class Owner:
         except Unavailable as error:
             raise Unavailable("budget") from error
 
-    async def _until_done(self, subject: str, message: bytes, seconds: float) -> bool:
+    async def _until_done(self, subject: str, message: bytes, seconds: float, at: "Home | None" = None) -> bool:
         """Ask again until the owner has it durably."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         tries = 0
         while (left := end - loop.time()) > 0:
             asked = loop.time()
-            deadline = min(left, self._deadline_of(tries))
+            deadline, owner = min(left, self._deadline_of(tries)), at() if at else self
             try:
-                done = _done.decode(await self._bus.request(self._subjects[subject], message, timeout=deadline))
+                done = _done.decode(await self._bus.request(owner._subjects[subject], message, timeout=deadline))
             except Unavailable:
                 await asyncio.sleep(max(0.0, min(deadline, PAUSE_SECONDS * (tries + 1)) - (loop.time() - asked)))
                 tries += 1
                 continue
-            self._epoch = max(self._epoch, done.owner_epoch)
+            owner._epoch = max(owner._epoch, done.owner_epoch)
             return True
         return False
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from services.edge.core.lifecycle import Identity
 from services.edge.stores.owner import Answer, Owner
 from shared.bus import Bus
@@ -17,7 +19,8 @@ _verdict = Decoder(Verdict)
 class Owners:
     """Shards are known by the organisations that live in them; each has epochs of its own.
 
-    shard_of: where an attempt was begun, "" once it is over. All that is said of it goes there, whatever CONFIG says by now.
+    org_of: whose an attempt is, "" once it is over. All that is said of it goes where that organisation lives by then; only
+    its usage goes the way it was begun, and its shard passes it on.
     """
 
     def __init__(
@@ -25,13 +28,13 @@ class Owners:
         bus: Bus,
         me: Identity,
         directory: Directory,
-        shard_of: Callable[[str], str],
+        org_of: Callable[[str], str],
         *,
         queue_seconds: float = 20.0,
         deadline_ms: int = 50,
         first_tries: int = 3,
     ) -> None:
-        self._bus, self._me, self._directory, self._shard_of = bus, me, directory, shard_of
+        self._bus, self._me, self._directory, self._org_of = bus, me, directory, org_of
         self._queue_seconds, self._deadline_ms, self._first_tries = queue_seconds, deadline_ms, first_tries
         self._owners: dict[str, Owner] = {}
 
@@ -59,35 +62,46 @@ class Owners:
 
     async def _on_verdict(self, data: bytes) -> None:
         verdict = _verdict.decode(data)
-        for owner in self._owners.values():
-            if owner.waits_for(verdict):
+        for shard, owner in self._owners.items():
+            if verdict.shard in ("", shard) and owner.waits_for(verdict):
                 owner.late(verdict)
 
     async def reserve(self, ask: Reserve, *, patient: bool = True) -> Answer:
         """See Owner.reserve."""
-        return await self.of(self._shard_of(ask.rid)).reserve(ask, patient=patient)
+        at = self._home(ask.principal.org)
+        return await at().reserve(ask, patient=patient, at=at)
 
     async def extend(self, ask: Extend) -> Answer:
         """See Owner.extend. Raises Unavailable("budget") for an attempt that is over."""
-        if not (shard := self._shard_of(ask.rid)):
+        if not (org := self._org_of(ask.rid)):
             raise Unavailable("budget")
-        return await self.of(shard).extend(ask)
+        at = self._home(org)
+        return await at().extend(msgspec.structs.replace(ask, org=org), at=at)
 
     def withdraw(self, rid: str) -> None:
         """See Owner.withdraw. Of an attempt that is over all are told: where nothing is known of it, it changes nothing."""
-        shard = self._shard_of(rid)
-        for owner in [self.of(shard)] if shard else self._owners.values():
+        if org := self._org_of(rid):
+            at = self._home(org)
+            at().withdraw(rid, org, at=at)
+            return
+        for owner in self._owners.values():
             owner.withdraw(rid)
 
     async def cut(self, cut: Cut) -> bool:
         """See Owner.cut."""
-        shard = self._shard_of(cut.rid)
-        return bool(shard) and await self.of(shard).cut(cut)
+        if not self._org_of(cut.rid):
+            return False
+        at = self._home(cut.principal.org)
+        return await at().cut(cut, at=at)
 
     async def true_up(self, rid: str, input_tokens: int, nano_usd: int) -> None:
         """See Owner.true_up."""
-        if shard := self._shard_of(rid):
-            await self.of(shard).true_up(rid, input_tokens, nano_usd)
+        if org := self._org_of(rid):
+            await self._home(org)().true_up(rid, input_tokens, nano_usd)
+
+    def _home(self, org: str) -> Callable[[], Owner]:
+        """The owner of the shard where an organisation lives, looked up for each question: it may move meanwhile."""
+        return lambda: self.of(self._directory.shard(org))
 
     async def balances(self, asked: BalancesAsked) -> Balances:
         """Of one organisation. Raises Unavailable("budget")."""

@@ -102,10 +102,10 @@ class Spool:
         """Attempts that are started and not ended: the inventory that keeps their holds alive."""
         return tuple(self._live)
 
-    def shard_of(self, rid: str) -> str:
-        """Where an attempt was begun; "" once its end is written."""
+    def org_of(self, rid: str) -> str:
+        """Whose attempt it is; "" once its end is written."""
         live = self._live.get(rid)
-        return live.started.usage.shard if live else ""
+        return live.started.usage.principal.org if live else ""
 
     @property
     def delivered_epoch(self) -> int:
