@@ -14,6 +14,7 @@ COMMANDS = {
     "get": "Show what is governed.",
     "budgets": "Balances, grants and top-ups.",
     "keys": "Make, rotate, revoke and list virtual keys.",
+    "orgs": "Move an organisation to another shard.",
     "usage": "Spend and tokens by group.",
     "requests": "The log of client requests.",
     "simulate": "Send traffic of the kind a team makes.",

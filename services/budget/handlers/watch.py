@@ -6,6 +6,7 @@ import structlog
 
 from services.budget.core import blocks
 from services.budget.core.luggage import moving
+from services.budget.core.moves import next_step
 from services.budget.core.presence import Presence
 from services.budget.core.step import Expire
 from services.budget.handlers.herald import Herald
@@ -87,9 +88,15 @@ class Watch:
                     decision_version=state.version,
                     owner_epoch=state.owner_epoch,
                     lagging=self._herald.lagging,
-                    moving=tuple(moving(state.stays)),
+                    moving=self._moving(),
                 )
             )
+
+    def _moving(self) -> tuple[Uid, ...]:
+        """On their way from here, to here, or about to be."""
+        stays, homes = self._owner.state.stays, self._rulebook.config.directory.homes
+        due = (org for org, of in homes.items() if len(of) > 1 and next_step(of, stays.get(org), self._shard))
+        return tuple(sorted({*moving(stays), *due}))
 
     async def run(self) -> None:
         """Once a second, for ever: roll periods, and expire what nobody lists."""

@@ -21,3 +21,5 @@ def words(found: Mapping[str, Any] | None) -> Iterator[str]:
         if shard["lagging"]:
             at = f"is at revision {shard['config_rev']}" if shard["config_rev"] else "does not answer"
             yield f"the owner of shard {shard['shard']} lags: it {at}, and nothing passes there on older rules"
+        for org in shard.get("moving", ()):
+            yield f"organisation {org} is still on its way from or to shard {shard['shard']}"

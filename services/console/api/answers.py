@@ -39,11 +39,15 @@ class EdgeInForce(Answer, frozen=True, kw_only=True):
 
 
 class ShardInForce(Answer, frozen=True, kw_only=True):
-    """lagging: its owner does not answer, or decides by an older revision. config_rev: 0 without an answer."""
+    """lagging: its owner does not answer, or decides by an older revision. config_rev: 0 without an answer.
+
+    moving: uids of organisations on their way from or to it.
+    """
 
     shard: str
     config_rev: int
     lagging: bool
+    moving: tuple[str, ...] = ()
 
 
 class InForce(Answer, frozen=True, kw_only=True):

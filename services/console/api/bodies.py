@@ -71,6 +71,12 @@ class GrantBody(Strict, frozen=True, kw_only=True):
     note: str = ""
 
 
+class OrgPatch(Strict, frozen=True, kw_only=True):
+    """The shard of the ledger that the organisation moves to."""
+
+    shard: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]{1,16}$")]
+
+
 class RotateBody(Strict, frozen=True, kw_only=True):
     """How long the secrets so far go on working."""
 

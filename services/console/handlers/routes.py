@@ -5,7 +5,18 @@ from aiohttp import web
 
 from services.console import api
 from services.console.core.access import Need
-from services.console.handlers import budgets, entities, grants, keys, live, organisation, reports, session, status
+from services.console.handlers import (
+    budgets,
+    entities,
+    grants,
+    keys,
+    live,
+    organisation,
+    orgs,
+    reports,
+    session,
+    status,
+)
 from services.console.handlers.acknowledged import acknowledged
 from services.console.handlers.context import Handler
 from services.console.handlers.guard import guarded
@@ -115,6 +126,17 @@ ROUTES: tuple[Route, ...] = (
         query=api.OrgQuery,
         answer=Organisation,
         content=("application/json", "application/yaml"),
+    ),
+    Route(
+        method="PATCH",
+        path=f"{V1}/orgs/{{id}}",
+        handler=orgs.move,
+        summary="Move an organisation to another shard of the ledger, with all that it has spent and holds",
+        need="write",
+        waits=True,
+        body=api.OrgPatch,
+        answer=api.Applied,
+        revision=True,
     ),
     *(route for kind in entities.KINDS for route in _of_kind(kind)),
     Route(

@@ -43,7 +43,12 @@ class InForceStore:
         names = self._directory.shards()
         told = await asyncio.gather(*(self._ask(shard) for shard in names))
         shards = tuple(
-            api.ShardInForce(shard=shard, config_rev=ack.config_rev if ack else 0, lagging=_behind(ack, config_rev))
+            api.ShardInForce(
+                shard=shard,
+                config_rev=ack.config_rev if ack else 0,
+                lagging=_behind(ack, config_rev),
+                moving=ack.moving if ack else (),
+            )
             for shard, ack in zip(names, told, strict=True)
         )
         waiting = {edge for ack in told if ack for edge in ack.lagging}
@@ -58,7 +63,7 @@ class InForceStore:
             if registered is None or status.edge in registered
         )
         lagging = tuple(edge.edge for edge in edges if edge.lagging)
-        complete = not lagging and not any(shard.lagging for shard in shards)
+        complete = not lagging and not any(shard.lagging or shard.moving for shard in shards)
         return api.InForce(
             config_rev=config_rev, complete=complete, waited_ms=0, edges=edges, shards=shards, lagging=lagging
         )
