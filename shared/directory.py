@@ -193,6 +193,10 @@ class Directory:
         found = {entity.shard for entity in self.entities.values() if isinstance(entity, Org)}
         return tuple(sorted(found | {DEFAULT_SHARD}))
 
+    def shards_ever(self) -> set[str]:
+        """Those too that every organisation has left: what was begun there is still told there."""
+        return {shard for homes in self.homes.values() for _, shard in homes} | {DEFAULT_SHARD}
+
     def contact(self, principal: Principal) -> str:
         """Whom to ask: the nearest contact on the path, from the key up."""
         for uid in (principal.key, principal.team, principal.customer, principal.org):

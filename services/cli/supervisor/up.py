@@ -135,7 +135,7 @@ class Run:
             await config.caught_up()
         finally:
             await end(following)
-        found = {str(number) for number in range(self._options.shards)} | {*config.directory.shards()}
+        found = {str(number) for number in range(self._options.shards)} | config.directory.shards_ever()
         if wanted:
             found |= organisation.shards(wanted.document)
         return sorted(found)
