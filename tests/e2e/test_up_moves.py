@@ -22,7 +22,7 @@ from tests.fixtures.up import SLUICEGATE, Up, running
 from tests.fixtures.waiting import until
 
 KEYS = {"free": "vk-moving-free", "capped": "vk-moving-capped"}
-CAP_USD = 0.15
+CAP_USD = 0.1
 WELL = {kind: weight for kind, weight in MIX.items() if kind not in ("error", "broken", "disconnect")}
 """Calls that end well cost exactly what the provider bills, so that the books can be compared to the nano-dollar."""
 MANY = ("--edges", "2", "--budgets", "2", "--shards", "2")
@@ -31,7 +31,11 @@ MANY = ("--edges", "2", "--budgets", "2", "--shards", "2")
 def document() -> str:
     keys = [
         {"id": "free", "secret": KEYS["free"], "budgets": [{"limit_usd": 500, "period": "month"}]},
-        {"id": "capped", "secret": KEYS["capped"], "budgets": [{"limit_usd": CAP_USD, "period": "total"}]},
+        {
+            "id": "capped",
+            "secret": KEYS["capped"],
+            "budgets": [{"limit_usd": CAP_USD, "period": "total", "queue_seconds": 1}],
+        },
     ]
     return yaml.safe_dump(
         {
@@ -55,7 +59,7 @@ async def test_an_organisation_moves_under_load_and_back_while_both_owners_are_k
     async with running(tmp_path, org=file, arguments=MANY) as up:
         settings = BusSettings(url=f"nats://127.0.0.1:{up.ports['nats']}")
         free = asyncio.create_task(traffic(up, "free", 500, 21))
-        capped = asyncio.create_task(traffic(up, "capped", 200, 22))
+        capped = asyncio.create_task(traffic(up, "capped", 160, 22))
         await asyncio.sleep(2.0)
         assert not free.done()
         said = await command(up, "orgs", "move", "mover", "--shard", "1")

@@ -26,7 +26,7 @@ from shared.errors import Unavailable
 log = structlog.get_logger()
 
 LOOK_SECONDS = 0.05
-ASK_SECONDS = 1.0
+ASK_SECONDS = 0.25  # a shard that is not ready yet says nothing; what is asked again changes nothing
 PART_BYTES = 300_000  # the broker takes 1 MiB, and a group of the ledger half of that
 UIDS_IN_EVENT = 5_000
 ALL_HERE = -1
