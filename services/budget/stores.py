@@ -232,13 +232,7 @@ async def written_shards(bus: Bus) -> list[str]:
 
 async def registered_edges(bus: Bus) -> list[str]:
     """Edges that have written themselves into EDGES."""
-    bucket = await bus.bucket(EDGES)
-    try:
-        return await bucket.keys()
-    except nats.js.errors.NoKeysError:
-        return []
-    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable("bus") from error
+    return list(await bus.values(EDGES))
 
 
 def decision_key(scope: str) -> str:
@@ -270,18 +264,8 @@ def _age(decision: Decision) -> tuple[int, int, int]:
 
 async def kept_decisions(bus: Bus) -> dict[str, Decision]:
     """What edges that connect now are told, by scope."""
-    bucket = await bus.bucket(DECISIONS)
-    found: dict[str, Decision] = {}
     try:
-        for key in await bucket.keys():
-            value = (await bucket.get(key)).value
-            if value:
-                decision = _decision.decode(value)
-                found[decision.scope] = decision
-    except nats.js.errors.NoKeysError:
-        return {}
+        found = [_decision.decode(value) for value in (await bus.values(DECISIONS)).values()]
     except UnknownVersion as error:
         raise LogUnfit(f"DECISIONS was written by a newer release: {error}") from error
-    except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable("bus") from error
-    return found
+    return {decision.scope: decision for decision in found}

@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from shared.bus.arrivals import subscribe_now
+from shared.bus.buckets import values
 from shared.bus.follow import Arrivals, Stored, follow
 from shared.bus.replies import Question, Replies, unanswerable
 from shared.contracts.streams import Names, Position
@@ -233,6 +234,10 @@ class Bus:
             return await self._js.key_value(self.names.stream(bucket))
         except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("bus") from error
+
+    async def values(self, bucket: str) -> dict[str, bytes]:
+        """All that a bucket holds now, by key. Unavailable when the broker cannot tell."""
+        return await values(self._js, self.names, bucket)
 
     async def sync_always(self) -> bool | None:
         """Whether the broker writes to disk before it acknowledges; None when its monitor is not configured."""

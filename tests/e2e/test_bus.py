@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.bus import Bus, Record, open_bus, provision
-from shared.contracts.streams import LEDGER
+from shared.contracts.streams import EDGES, LEDGER
 from shared.errors import Overtaken, Unavailable
 from tests.fixtures.broker import Broker
 from tests.fixtures.waiting import until
@@ -210,3 +210,16 @@ async def test_the_broker_tells_whether_it_syncs_before_it_acknowledges(bus: Bus
             assert await other.sync_always() is False
     finally:
         lazy.stop()
+
+
+async def test_all_that_a_bucket_holds_is_told_however_often_it_is_asked(bus: Bus) -> None:
+    bucket = await bus.bucket(EDGES)
+    for name in ("E1", "team.T", "gone"):
+        await bucket.put(name, name.encode())
+    await bucket.delete("gone")
+    for _ in range(300):
+        assert set(await asyncio.gather(*(_names(bus) for _ in range(4)))) == {("E1", "team.T")}
+
+
+async def _names(bus: Bus) -> tuple[str, ...]:
+    return tuple(sorted((await bus.values(EDGES)).keys()))

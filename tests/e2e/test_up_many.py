@@ -63,7 +63,7 @@ async def test_two_organisations_on_two_shards_outlive_the_owners_and_every_doll
         settings = BusSettings(url=f"nats://127.0.0.1:{up.ports['nats']}")
         async with open_bus(settings, "test") as bus:
             assert {await holder(bus, shard) for shard in "01"} == {"budget", "budget-2"}
-            assert len(await (await bus.bucket(EDGES)).keys()) == 2
+            assert len(await bus.values(EDGES)) == 2
             for name in ("budget", "budget-2"):
                 await asyncio.sleep(1.0)
                 await _kill(up, name)

@@ -1,8 +1,6 @@
 """The last heartbeat of each edge."""
 
 import msgspec
-import nats.errors
-import nats.js.errors
 import structlog
 
 from shared.bus import Bus
@@ -36,19 +34,15 @@ class Edges:
         None when the broker cannot tell.
         """
         try:
-            bucket = await bus.bucket(EDGES)
-            found = set(await bucket.keys())
-            for edge in found - self._last.keys():
-                entry = await bucket.get(edge)
-                self._last.setdefault(edge, _status.decode(entry.value or b""))
-        except nats.js.errors.NoKeysError:
-            return set()
-        except (Unavailable, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            found = await bus.values(EDGES)
+            for edge in found.keys() - self._last.keys():
+                self._last[edge] = _status.decode(found[edge])
+        except Unavailable:
             return None
         except (msgspec.DecodeError, UnknownVersion) as error:
             log.warning("console.edge_not_understood", reason=str(error))
             return None
-        return found
+        return set(found)
 
     async def _on_status(self, data: bytes) -> None:
         status = _status.decode(data)

@@ -124,17 +124,5 @@ class Presence:
 
     async def _read_decisions(self) -> None:
         """The last decision of every scope."""
-        bucket = await self._bus.bucket(DECISIONS)
-        try:
-            async with asyncio.timeout(self._bus.settings.request_timeout_seconds):
-                watcher = await bucket.watchall()
-                try:
-                    async for entry in watcher:
-                        if entry is None:  # all there was has been seen
-                            break
-                        if entry.value:  # None or empty: deleted
-                            self._blocks.apply(_decision.decode(entry.value))
-                finally:
-                    await watcher.stop()  # type: ignore[no-untyped-call]  # nats-py leaves it without annotations
-        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-            raise Unavailable("bus") from error
+        for value in (await self._bus.values(DECISIONS)).values():
+            self._blocks.apply(_decision.decode(value))
