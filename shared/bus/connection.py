@@ -5,7 +5,6 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
 import nats
@@ -17,16 +16,14 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from shared.bus.arrivals import subscribe_now
 from shared.bus.buckets import values
 from shared.bus.follow import Arrivals, Stored, follow
-from shared.bus.replies import Question, Replies, unanswerable
+from shared.bus.packs import Answering, Asking, Handler
+from shared.bus.replies import Question, Replies
 from shared.contracts.streams import Names, Position
 from shared.errors import Overtaken, Unavailable
 
 log = structlog.get_logger()
-
-Handler = Callable[[bytes], Awaitable[bytes | None]]
 
 WRONG_LAST_SEQUENCE = 10071  # JetStream's err_code; a full stream, a missing one have others
 
@@ -75,13 +72,12 @@ class Bus:
         self._js: JetStreamContext = client.jetstream(timeout=settings.request_timeout_seconds)
         self._replies = Replies(client)
         self._followers: set[Arrivals] = set()
-        self._tasks: set[asyncio.Future[bytes | None]] = set()
-        self._outgoing: list[tuple[str, bytes]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._asking, self._answering = Asking(client), Answering(client)
 
     async def open(self) -> None:
         """Once, when the client is connected."""
         await self._replies.open()
+        await self._asking.open()
 
     @property
     def connected(self) -> bool:
@@ -97,12 +93,11 @@ class Bus:
     async def request(self, subject: str, data: bytes, timeout: float | None = None) -> bytes:
         """Ask and wait for one answer. No responder answers at once as Unavailable, a slow one after the timeout."""
         try:
-            answer = await self._ask(self._question(subject, data), timeout)
+            return await self._asking.ask(
+                self.names.subject(subject), data, timeout or self.settings.request_timeout_seconds
+            )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable(subject) from error
-        if unanswerable(answer):
-            raise Unavailable(subject)
-        return answer.data
 
     async def _ask(self, question: Question, timeout: float | None) -> Msg:
         return await self._replies.ask(question, timeout or self.settings.request_timeout_seconds)
@@ -156,47 +151,11 @@ class Bus:
         A handler that is no coroutine function and returns a future costs no task for each message; it must not block.
         """
 
-        def on_message(msg: Msg) -> None:
-            try:
-                answering = handler(msg.data)
-            except Exception:  # as in _answer
-                log.exception("bus.handler_failed", subject=msg.subject)
-                return
-            if not isinstance(answering, asyncio.Future):
-                answering = asyncio.ensure_future(answering)
-                self._tasks.add(answering)
-            answering.add_done_callback(partial(self._answered, msg))
-
-        await subscribe_now(self.client, self.names.subject(subject), on_message, queue)
+        await self._answering.subscribe(self.names.subject(subject), handler, queue)
         try:
             await self.client.flush()  # heard from here on, not from some moment later
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Unavailable("bus") from error
-
-    def _answered(self, msg: Msg, done: "asyncio.Future[bytes | None]") -> None:
-        """The bus loop is one of the two places where every failure is told apart."""
-        self._tasks.discard(done)
-        if done.cancelled():
-            return
-        error = done.exception()
-        if isinstance(error, Unavailable):
-            log.warning("bus.handler_unavailable", subject=msg.subject, neighbour=error.neighbour)
-        elif error:
-            log.error("bus.handler_failed", subject=msg.subject, exc_info=error)
-        elif (reply := done.result()) is not None and msg.reply:
-            self._outgoing.append((msg.reply, reply))
-            if len(self._outgoing) == 1:  # one task sends all that are answered in this turn of the loop
-                sending = asyncio.create_task(self._send())
-                self._sending.add(sending)
-                sending.add_done_callback(self._sending.discard)
-
-    async def _send(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        for inbox, reply in outgoing:
-            try:
-                await self.client.publish(inbox, reply)
-            except (nats.errors.Error, OSError):
-                log.warning("bus.reply_lost", inbox=inbox)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last stored message on a subject, None when there is none."""

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from shared.bus import Bus, Record, open_bus, provision
+from shared.bus.packs import MOST_BYTES, MOST_QUESTIONS, answer_of
 from shared.contracts.streams import EDGES, LEDGER
 from shared.errors import Overtaken, Unavailable
 from tests.fixtures.broker import Broker
@@ -89,11 +91,11 @@ async def test_who_stops_waiting_leaves_nothing_behind(bus: Bus) -> None:
 
     await bus.subscribe("budget.0.reserve", handler)
     asking = asyncio.create_task(bus.request("budget.0.reserve", b"", timeout=30))
-    await until(lambda: len(bus._replies._waiting) == 1)
+    await until(lambda: len(bus._asking._waiting) == 1)
     asking.cancel()
     await asyncio.wait([asking])
-    assert asking.cancelled() and not bus._replies._waiting
-    for task in bus._tasks:
+    assert asking.cancelled() and not bus._asking._waiting
+    for task in bus._answering._running:
         task.cancel()
 
 
@@ -113,7 +115,7 @@ async def test_a_handler_may_promise_its_answer(bus: Bus) -> None:
     promised[b"b"].set_result(b"B")
     promised[b"a"].set_result(b"A")
     assert await asking == [b"A", b"B"]
-    assert not bus._tasks
+    assert not bus._answering._running
 
 
 async def test_a_handler_that_fails_harms_no_other(bus: Bus) -> None:
@@ -223,3 +225,48 @@ async def test_all_that_a_bucket_holds_is_told_however_often_it_is_asked(bus: Bu
 
 async def _names(bus: Bus) -> tuple[str, ...]:
     return tuple(sorted((await bus.values(EDGES)).keys()))
+
+
+async def test_what_is_asked_in_one_turn_travels_as_one_message(bus: Bus) -> None:
+    async def handler(data: bytes) -> bytes:
+        return data * 2
+
+    await bus.subscribe("budget.0.reserve", handler)
+    messages = bus.client.stats["out_msgs"]
+    asked = [b"%d" % n for n in range(100)]
+    assert await asyncio.gather(*(bus.request("budget.0.reserve", each) for each in asked)) == [2 * a for a in asked]
+    assert bus.client.stats["out_msgs"] - messages == 2, "a question and an answer, both sent by this connection"
+
+
+async def test_questions_that_do_not_fit_in_one_message_travel_in_several(bus: Bus) -> None:
+    async def handler(data: bytes) -> bytes:
+        return data
+
+    await bus.subscribe("budget.0.reserve", handler)
+    asked = [bytes([n]) * (MOST_BYTES // 3) for n in range(10)]
+    assert await asyncio.gather(*(bus.request("budget.0.reserve", each) for each in asked)) == asked
+    many = [b"%d" % n for n in range(3 * MOST_QUESTIONS)]
+    assert await asyncio.gather(*(bus.request("budget.0.reserve", each) for each in many)) == many
+
+
+async def test_where_nobody_listens_everyone_who_asked_is_told_at_once(bus: Bus) -> None:
+    asking = (bus.request("budget.0.reserve", b"", timeout=60) for _ in range(3))
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in found] == [Unavailable] * 3
+    assert not bus._asking._waiting
+
+
+async def test_a_question_or_an_answer_that_is_none_harms_nobody(bus: Bus) -> None:
+    async def handler(data: bytes) -> bytes:
+        return b"good"
+
+    await bus.subscribe("budget.0.reserve", handler)
+    await bus.client.publish(bus.names.subject("budget.0.reserve"), b"\xff\xff", bus.client.new_inbox())
+
+    async def hostile(msg: Msg) -> None:
+        for answer in (b"\xff", answer_of([(7, b"seventh of one")]), answer_of([(0, b"good")])):
+            await bus.client.publish(msg.reply, answer)
+
+    await bus.client.subscribe(bus.names.subject("budget.1.reserve"), cb=hostile)
+    for subject in ("budget.0.reserve", "budget.1.reserve"):
+        assert await bus.request(subject, b"") == b"good"

@@ -12,7 +12,7 @@ from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from shared.bus import Bus
-from shared.bus.connection import Handler
+from shared.bus.packs import Handler
 from shared.contracts.attribution import Principal
 from shared.contracts.budget import (
     BALANCES,
