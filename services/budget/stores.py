@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing
 
 import nats.errors
@@ -107,8 +107,11 @@ class Ledger:
         state.priced = priced
         await self.append(state, [began], now)
 
-    async def append(self, state: State, events: Sequence[LedgerEvent], now: Micros) -> None:
-        """Store one record durably, however long the broker is away. Raises Overtaken when another owner lives."""
+    def append(self, state: State, events: Sequence[LedgerEvent], now: Micros) -> Awaitable[None]:
+        """Store one record durably, however long the broker is away. Raises Overtaken when another owner lives.
+
+        It is made before this returns, from the state as it is then; the state may go on while the record is awaited.
+        """
         record = encode(
             Commit(
                 shard=self._shard,
@@ -119,8 +122,10 @@ class Ledger:
                 events=tuple(events),
             )
         )
-        began, priced = time.perf_counter(), state.priced
-        asked = time.monotonic()
+        return self._write(record, state.priced)
+
+    async def _write(self, record: bytes, priced: Position) -> None:
+        began, asked = time.perf_counter(), time.monotonic()
         self.seq = await self._store(record)
         self._proved_at = asked
         self.digest, self.priced = hashlib.sha256(record).digest(), priced

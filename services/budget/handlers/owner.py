@@ -1,11 +1,13 @@
-"""The owner's loop: decide what has arrived, write one record, and only then answer. One record at a time."""
+"""The owner's loop: decide what has arrived, write one record, and only then answer. One record at a time.
+
+What is decided while a record is being written waits for the next one.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-import msgspec
 import structlog
 
 from services.budget.core import blocks, turns
@@ -18,11 +20,12 @@ from services.budget.core.rate_limits import record_bytes
 from services.budget.core.state import State
 from services.budget.core.step import Answer, Command, decide, touched
 from services.budget.handlers.rulebook import Rulebook
+from services.budget.handlers.steps import Asked, Between, Step
 from services.budget.stores import Ledger
 from shared import telemetry
 from shared.clock import Clock
 from shared.contracts.budget import Changed, Denied, Granted, Queued
-from shared.contracts.ledger import Decided, Entry, LedgerEvent, LimitsApplied
+from shared.contracts.ledger import Decided, Entry, LimitsApplied
 from shared.contracts.message import Micros
 
 log = structlog.get_logger()
@@ -33,28 +36,8 @@ _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
 _granted = telemetry.budget_verdicts.labels("granted", "")
 _queued = telemetry.budget_verdicts.labels("queued", "")
 _MOST_LAPSED = 200  # grants that ended in one record
+_AHEAD_MICROS = 50_000
 _MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
-
-
-class Asked(msgspec.Struct, frozen=True, gc=False):
-    """A command that waits its turn. bytes: about what its event will take in the record."""
-
-    command: Command
-    answer: "asyncio.Future[Answer] | None"
-    bytes: int
-
-
-class Step(msgspec.Struct):
-    """What one group of commands leads to, and who is told once it is durable."""
-
-    group: Group
-    answers: list[tuple["asyncio.Future[Answer]", Answer]] = []
-    spent: set[str] = set()
-    moved: bool = False
-
-    @property
-    def events(self) -> list[LedgerEvent]:
-        return self.group.events
 
 
 Announce = Callable[[list[Decided], list[Changed]], None]
@@ -64,7 +47,9 @@ TellLate = Callable[[list[Late]], None]
 class Owner:
     """Single-threaded: commands are decided strictly one after the other, each on the state that the others left.
 
-    While a record is being written the next group gathers; so the more is asked, the more shares one write.
+    Deciding does not wait for the disk: while a record is being written the next group is decided as it arrives, on a
+    state that the ledger does not have yet; its answers wait for both records. So the more is asked, the more shares one
+    write, and the processor works while the disk does.
     announce: told what changed for edges and consoles, after it is durable. tell_late: answers to who was told to wait.
     between_records: whoever has it sees a state with nothing on its way to the ledger; durable: else something was.
     """
@@ -81,7 +66,7 @@ class Owner:
         group: int,
     ) -> None:
         self.state = state
-        self.between_records = asyncio.Lock()
+        self.between_records = Between()
         self.durable = True
         self._ledger = ledger
         self._rulebook = rulebook
@@ -93,6 +78,7 @@ class Owner:
         self._group_bytes = group
         self._queue: deque[Asked] = deque()
         self._wake = rulebook.changed
+        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._alerts = blocks.Alerts()
@@ -124,6 +110,7 @@ class Owner:
         self._queue.append(asked)
         if len(self._queue) > 1_000:
             self._room.clear()
+        self._arrived.set()
         self._wake.set()
 
     def tick(self) -> None:
@@ -134,61 +121,113 @@ class Owner:
         """For ever; ends with Overtaken when another owner lives."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            while True:
-                async with self.between_records:
-                    rules, now = self._rulebook.current(), self.now()
-                    self.durable = False  # and so it stays if deciding or writing fails: then we end
-                    step = self._decide(rules, now)
-                    if step.events:
-                        await self._ledger.append(self.state, step.events, now)
-                    elif step.answers or step.group.late:
-                        await self._ledger.confirm()
-                    self.durable = True
-                self._answer(step)
-                self._tell(rules, step, now)
-                if not self._queue:
-                    break
+            async with self.between_records:
+                self.durable = False  # and so it stays if deciding or writing fails: then we end
+                await self._work()
+                self.durable = True
             telemetry.budget_holds.set(len(self.state.holds))
             telemetry.budget_waiting.set(len(self._line.waiters))
 
-    def _decide(self, rules: Rules, now: Micros) -> Step:
-        group = Group(self.state, self._line, rules, self._shard, now)
-        step = Step(group)
+    async def _work(self) -> None:
+        """Decide and write until nothing is left, or somebody waits to see the state between two records."""
+        ahead: Step | None = None
+        while True:
+            self._wake.clear()
+            step = ahead or self._begin()
+            take = self._take_while_young if ahead else self._take
+            take(step)
+            self._complete(step)
+            ahead = await self._written(step)
+            self._answer(step)
+            self._tell(step)
+            if ahead is None and (not self._queue or self.between_records.wanted):
+                break
+        if self._queue:
+            self._wake.set()
+
+    async def _written(self, step: Step) -> Step | None:
+        """Return once the step is durable; with the next one, where something was decided meanwhile."""
+        if step.events:
+            # the record is made now: what is decided from here on must not be in it
+            writing = asyncio.ensure_future(self._ledger.append(self.state, step.events, step.group.now))
+        elif step.answers or step.group.late:
+            writing = asyncio.ensure_future(self._ledger.confirm())
+        else:
+            return None
+        writing.add_done_callback(lambda _: self._arrived.set())
+        try:
+            ahead = await self._ahead(writing)
+        finally:
+            writing.cancel()
+        writing.result()
+        return ahead
+
+    async def _ahead(self, writing: "asyncio.Future[None]") -> Step | None:
+        """Decide what arrives while a record is being written; not for long, or it would be decided by an old clock."""
+        step: Step | None = None
+        while not writing.done():
+            await self._arrived.wait()
+            self._arrived.clear()
+            if writing.done() or not self._queue or self.between_records.wanted:
+                continue
+            if step is None:
+                step = self._begin()
+            self._take_while_young(step)
+        return step
+
+    def _take_while_young(self, step: Step) -> None:
+        """Its clock stands still: a broker that is away for a minute must not make what is asked meanwhile a minute old."""
+        if self.now() - step.group.now < _AHEAD_MICROS:
+            self._take(step)
+        else:
+            self._wake.set()
+
+    def _begin(self) -> Step:
+        """What time and a change of the rules demand, before any command."""
+        rules = self._rulebook.current()
+        group = Group(self.state, self._line, rules, self._shard, self.now())
         turned = self._turn(group)
         turns.go_on(group)
         scopes = set(self._due_scopes(group))
         if self.state.config_rev != rules.catalogue.config_rev:
-            group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=now))
+            group.apply(LimitsApplied(config_rev=rules.catalogue.config_rev, at=group.now))
             self._looked_at = None
         if self._looked_at is not rules.catalogue and (self.state.stays or self._looked_at is None):
             scopes = {*rules.catalogue.by_scope, *self.state.decisions}
             turns.weigh_again(group)
         self._looked_at = rules.catalogue
-        scopes.update(turned)
-        room = self._group_bytes
-        while self._queue and (room > self._queue[0].bytes or not step.events):
-            asked = self._queue.popleft()
-            room -= asked.bytes
-            before = len(step.events)
-            answer = decide(group, asked.command)
-            moved = isinstance(asked.command, Depart | Arrive) and len(step.events) > before
-            for event in step.events[before:]:
-                step.spent.update(touched(event))
-                room -= record_bytes(event)
-            room -= _EVENT_BYTES * max(0, len(step.events) - before - 1)
-            if asked.answer is not None:
-                step.answers.append((asked.answer, answer))
-            if moved:
-                self._moved(step)
-                break
+        return Step(group, self._group_bytes, scopes.union(turned))
+
+    def _take(self, step: Step) -> None:
+        """Decide what is queued, as far as the record has room and the rules are still the same."""
+        if self._rulebook.current() is not step.group.rules:
+            self._wake.set()
+            return
+        while self._queue and not step.moved and (step.room > self._queue[0].bytes or not step.events):
+            self._decide(step, self._queue.popleft())
         if len(self._queue) <= 1_000:
             self._room.set()
-        scopes.update(limit.block_scope for limit in _limits(rules, step.spent))
-        self._undecided.update(dict.fromkeys(scopes))
+
+    def _decide(self, step: Step, asked: Asked) -> None:
+        before = len(step.events)
+        answer = decide(step.group, asked.command)
+        made = step.events[before:]
+        for event in made:
+            step.spent.update(touched(event))
+            step.room -= record_bytes(event)
+        step.room -= asked.bytes + _EVENT_BYTES * max(0, len(made) - 1)
+        if asked.answer is not None:
+            step.answers.append((asked.answer, answer))
+        if made and isinstance(asked.command, Depart | Arrive):
+            self._moved(step)
+
+    def _complete(self, step: Step) -> None:
+        """Nothing more is decided with it: look what became of the scopes that it touched."""
+        rules = step.group.rules
+        step.looking.update(limit.block_scope for limit in _limits(rules, step.spent))
+        self._undecided.update(dict.fromkeys(step.looking))
         if not step.moved:
-            self._decide_blocks(step, rules, now)
-        return step
+            self._decide_blocks(step)
 
     def _moved(self, step: Step) -> None:
         """Others live here from now on: the next group has rules of its own."""
@@ -208,8 +247,9 @@ class Owner:
             self._wake.set()  # the next record takes more; until then they count by what is used of them now
         return [limit.block_scope for limit in limits]
 
-    def _decide_blocks(self, step: Step, rules: Rules, now: Micros) -> None:
+    def _decide_blocks(self, step: Step) -> None:
         """As many as a record takes; the next one goes on."""
+        rules, now = step.group.rules, step.group.now
         before = len(step.events)
         while self._undecided and len(step.events) - before < _MOST_DECIDED:
             scope = next(iter(self._undecided))
@@ -240,7 +280,8 @@ class Owner:
         if step.group.late:
             self._tell_late(step.group.late)
 
-    def _tell(self, rules: Rules, step: Step, now: Micros) -> None:
+    def _tell(self, step: Step) -> None:
+        rules, now = step.group.rules, step.group.now
         decided = [event for event in step.events if isinstance(event, Decided)]
         limits = _limits(rules, step.spent)
         changed = [found for limit in limits if (found := self._alerts.crossed(self.state, limit, now))]
