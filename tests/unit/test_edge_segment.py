@@ -17,7 +17,7 @@ def written(folder: Path, payloads: list[bytes]) -> int:
     number = len(list(folder.iterdir()))
     segment = Segment(folder, number)
     for payload in payloads:
-        segment.append(payload)
+        segment.append([payload])
     os.close(segment.fd)
     return number
 
@@ -64,14 +64,14 @@ def test_places_lead_back_to_the_payload(tmp_path: Path) -> None:
 
 def test_a_record_that_does_not_fit_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = Segment(tmp_path, 1)
-    segment.append(b"good")
+    segment.append([b"good"])
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:5]))
     with pytest.raises(OSError) as caught:
-        segment.append(b"does not fit")
+        segment.append([b"short", b"does not fit"])
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
-    segment.append(b"next")
+    segment.append([b"next"])
     os.close(segment.fd)
     found, torn = scan(tmp_path, 1)
     assert ([payload for _, payload in found], torn) == ([b"good", b"next"], 0)

@@ -129,7 +129,7 @@ class Sending:
         wiring, admitted = self._wiring, self._admitted
         self._held = lifecycle.sent(admitted.started, admitted.granted, wiring.clock())
         self._asked = lifecycle.asked(self._context, admitted.attempt, self._held)
-        wiring.spool.sent(self._held)
+        await wiring.spool.sent(self._held)
         telemetry.edge_live_attempts.inc()
         try:
             why = await self._exchange(connection, credential)
@@ -204,13 +204,10 @@ class Sending:
             self._extending.reached(self.relay, meter)
 
     def _raised(self, more: Granted) -> None:
-        """Asked for, and granted on top. The end goes out from memory even where the spool cannot take this."""
+        """Asked for, and granted on top."""
         assert self._held is not None
         self._held = lifecycle.raised(self._held, more)
-        try:
-            self._wiring.spool.sent(self._held)
-        except SpoolFailed as error:
-            log.error("edge.extension_not_durable", rid=self._admitted.rid, reason=str(error))
+        self._wiring.spool.raised(self._held)
 
     # The end.
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from services.edge.stores.segment import Place, SegmentLog
+from services.edge.stores.segment import Place
+from services.edge.stores.segment_log import SegmentLog
 from shared.telemetry import edge_spool_records
 
 KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when the broker returns
