@@ -33,7 +33,8 @@ class Connection(Protocol):
 class Responder:
     """One answer. Use `send`, or `start`, any number of `write`, then `finish` (or `abort`, where nothing well-formed is left).
 
-    started: the status line is out. gone: the client is; writes then do nothing.
+    What one turn of the loop writes leaves in one go: head and body, or the last event and the end of its framing, are one
+    system call and one packet. started: the status line is out. gone: the client is; writes then do nothing.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Responder:
         "_chunked",
         "_connection",
         "_keep",
+        "_parts",
         "_transport",
         "bytes_out",
         "exchange",
@@ -60,11 +62,7 @@ class Responder:
         self._chunked = False
         self._keep = False
         self._bodiless = False
-
-    @property
-    def waiting(self) -> int:
-        """Bytes written that the kernel has not taken yet."""
-        return self._transport.get_write_buffer_size()
+        self._parts: list[bytes] = []
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer."""
@@ -104,6 +102,7 @@ class Responder:
         """The answer is complete; the connection may carry the next one."""
         if self._chunked and not self._bodiless:
             self._put(b"0\r\n\r\n")
+        self._flush()
         if not self.gone:
             self._connection.answered(self._keep)
 
@@ -117,12 +116,22 @@ class Responder:
             self._put(CONTINUE)
         elif self._chunked and not self._bodiless:
             self._put(b"0")
+        self._flush()
 
     def abort(self) -> None:
         """The answer cannot be completed: the client must notice, so the connection is reset."""
+        self._flush()  # what has come counts, and the client sees how far it got
         if not self.gone:
             self._connection.broken()
 
     def _put(self, data: bytes) -> None:
-        if not self.gone:
-            self._transport.write(data)
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            if not self.gone:
+                self._transport.write(data)
