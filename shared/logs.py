@@ -9,27 +9,29 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from shared import clock
+
 
 def configure(level: str = "info", service: str = "") -> None:
     """Once, before anything logs. level: debug, info, warning, error."""
 
-    def named(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    def finish(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """One processor instead of four: each request has a line, and each call counts."""
         if service:
             event.setdefault("service", service)
-        return event
+        event["level"] = _LEVELS.get(method, method)
+        event["timestamp"] = clock.rfc3339(clock.now())
+        return structlog.processors.format_exc_info(logger, method, event) if "exc_info" in event else event
 
     structlog.configure(
-        processors=[
-            named,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            render,
-        ],
+        processors=[finish, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+
+
+_LEVELS = {"exception": "error", "warn": "warning"}
 
 
 def render(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
