@@ -197,6 +197,7 @@ async def server(app: web.Application) -> AsyncIterator[None]:
 
 def _wiring(app: web.Application) -> Wiring:
     return Wiring(
+        loop=asyncio.get_running_loop(),
         settings=app[SETTINGS],
         me=app[SPOOL].identity,
         clock=clock.now,

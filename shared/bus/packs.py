@@ -54,7 +54,7 @@ class Asking:
     """The side that asks."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._client, self._loop = client, asyncio.get_running_loop()
         self._prefix = ""
         self._asked = 0
         self._waiting: dict[str, _Pack] = {}
@@ -68,7 +68,7 @@ class Asking:
 
     async def ask(self, subject: str, data: bytes, timeout: float) -> bytes:
         """subject: with the prefix. Raises Unavailable(subject) where nobody listens, and on silence."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         answer: Answer = loop.create_future()
         pack = self._pack(subject, data, answer)
         timer = loop.call_later(timeout, _settle, answer, None)
@@ -89,7 +89,7 @@ class Asking:
             self._asked += 1
             pack = _Pack(str(self._asked), subject)
             self._waiting[pack.token] = self._filling[subject] = pack
-            sending = asyncio.create_task(self._send(pack))
+            sending = self._loop.create_task(self._send(pack))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
         pack.payloads.append(data)
@@ -136,7 +136,7 @@ class Answering:
     """The side that answers: each question of a message by itself, as soon as its handler has done with it."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._client, self._loop = client, asyncio.get_running_loop()
         self._running: set[asyncio.Future[bytes | None]] = set()
         self._ready: dict[str, list[tuple[int, bytes]]] = {}  # by the subject to answer on
         self._sending: set[asyncio.Task[None]] = set()
@@ -184,7 +184,7 @@ class Answering:
 
     def _reply(self, inbox: str, at: int, reply: bytes) -> None:
         if not self._ready:  # one task sends all that are answered in this turn of the loop
-            sending = asyncio.create_task(self._send())
+            sending = self._loop.create_task(self._send())
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
         self._ready.setdefault(inbox, []).append((at, reply))

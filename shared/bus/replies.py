@@ -25,7 +25,7 @@ class Replies:
     """`ask` and `ask_all` raise what the client raises; silence is a TimeoutError, or None among the answers."""
 
     def __init__(self, client: Client) -> None:
-        self._client = client
+        self._client, self._loop = client, asyncio.get_running_loop()
         self._prefix = ""
         self._waiting: dict[str, Callable[[Msg], None]] = {}
         self._asked = 0
@@ -47,7 +47,7 @@ class Replies:
         return token
 
     async def ask(self, question: Question, timeout: float) -> Msg:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         answer: asyncio.Future[Msg | None] = loop.create_future()
 
         def settle(msg: Msg | None) -> None:
@@ -68,7 +68,7 @@ class Replies:
 
     async def ask_all(self, questions: Sequence[Question], timeout: float) -> list[Msg | None]:
         """All at once, then wait for all; None where no answer came in time. Costs one timer and one wait."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         done: asyncio.Future[None] = loop.create_future()
         answers: list[Msg | None] = [None] * len(questions)
         missing = len(questions)

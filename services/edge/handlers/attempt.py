@@ -118,7 +118,7 @@ class Sending:
         assert context.facts is not None
         course = course_of(admitted.granted, context.facts)
         self._extending = Extending(wiring.owner, course, admitted.rid, self._raised) if course else None
-        self._stale = False
+        self._stale = self._seen = False
         self.relay: Relay | None = None
 
     async def send(self, connection: UpstreamConnection, credential: wire.Header) -> Closed:
@@ -151,7 +151,7 @@ class Sending:
         body = wire_body(self._request.body, self._admitted, self._context)
         headers = wire.request_headers_for_upstream(self._request.head.headers, credential)
         head = request_head(at, "POST", self._upstream_path, headers, len(body))
-        loop, reused = asyncio.get_running_loop(), connection.requests > 0
+        loop, reused = self._wiring.loop, connection.requests > 0
         unread_until = loop.time() + STALE_SECONDS
         why = await self._relay(connection, head, body)
         self._stale = (
@@ -190,14 +190,19 @@ class Sending:
         return wire.response_headers_for_client(head.headers, context.request_id, added)
 
     def seen(self, meter: Meter) -> None:
-        """Gives back what the input hold was too large, and keeps what a successor of this process would close with."""
+        """Keeps what a successor of this process would close with; gives back what the input hold was too large.
+
+        That second: a stream of less than a second is closed before it would help anybody.
+        """
         self._wiring.spool.progress(self._admitted.rid, meter.usage())
-        if not self._trued_up and self._admitted.granted:
-            self._trued_up = asyncio.create_task(self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0))
-            if self._extending:
-                self._extending.course.counted(meter.input_tokens)
+        if self._seen and not self._trued_up and self._admitted.granted:
+            asking = self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0)
+            self._trued_up = self._wiring.loop.create_task(asking)
         if self._extending:
-            self._extending.course.flowed(meter.output_tokens, asyncio.get_running_loop().time(), meter.hides)
+            if not self._seen:
+                self._extending.course.counted(meter.input_tokens)
+            self._extending.course.flowed(meter.output_tokens, self._wiring.loop.time(), meter.hides)
+        self._seen = True
 
     def reached(self, meter: Meter) -> None:
         if self._extending and self.relay:
@@ -304,7 +309,7 @@ class Sending:
         assert self.relay is not None
         if not self.relay.first_byte_at:
             return 0
-        return now - int((asyncio.get_running_loop().time() - self.relay.first_byte_at) * 1_000_000)
+        return now - int((self._wiring.loop.time() - self.relay.first_byte_at) * 1_000_000)
 
 
 def _request_id(head: Head | None) -> str:

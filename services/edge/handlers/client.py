@@ -209,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
     def _run(self, request: Request) -> None:
         assert self._transport is not None
         self._deadline, self._deadline_is_for_head = 0.0, False
-        self._running = Responder(self, self._transport, request.head)
+        self._running = Responder(self, self._transport, request.head, self._loop)
         self._host.handler.serve(request, self._running)
 
     def _refuse(self, error: Rejected) -> None:
@@ -224,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
             expects_continue=False,
             length=0,
         )
-        self._running = Responder(self, self._transport, head)
+        self._running = Responder(self, self._transport, head, self._loop)
         self._host.handler.refuse(error, self._running)
 
     def _linger(self) -> None:

@@ -69,7 +69,7 @@ class Dispatcher:
         report.completed(self._wiring.spool, context, verdict)
 
     def _start(self, answering: Exchange | Free, responder: Responder) -> None:
-        task = asyncio.get_running_loop().create_task(answering.run())
+        task = self._wiring.loop.create_task(answering.run())
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, responder))
 

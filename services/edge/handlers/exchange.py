@@ -168,7 +168,7 @@ class Exchange:
 
     async def _reserve(self, attempt: Attempt, number: int, replaces: str) -> Admitted | Denied | tuple[Refusal, str]:
         """Ask the owner, and at the same time write down that the attempt began."""
-        wiring, context, loop = self._wiring, self._context, asyncio.get_running_loop()
+        wiring, context, loop = self._wiring, self._context, self._wiring.loop
         path = lifecycle.principal_of(context, attempt)
         rid = str(ULID())
         admitted = Admitted(attempt=attempt, started=lifecycle.started(context, rid, number, attempt), granted=None)

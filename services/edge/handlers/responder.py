@@ -42,6 +42,7 @@ class Responder:
         "_chunked",
         "_connection",
         "_keep",
+        "_loop",
         "_parts",
         "_transport",
         "bytes_out",
@@ -51,7 +52,10 @@ class Responder:
         "started",
     )
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport, head: Head) -> None:
+    def __init__(
+        self, connection: Connection, transport: asyncio.Transport, head: Head, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
         self._connection = connection
         self._transport = transport
         self.head = head
@@ -126,7 +130,7 @@ class Responder:
 
     def _put(self, data: bytes) -> None:
         if not self._parts:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._parts.append(data)
 
     def _flush(self) -> None:

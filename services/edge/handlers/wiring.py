@@ -1,5 +1,7 @@
 """What every request needs, made once in app.py."""
 
+import asyncio
+
 import msgspec
 
 from services.edge.core.lifecycle import Identity
@@ -20,6 +22,7 @@ from shared.directory import Directory
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """The edge's parts. directory: kept current in place by the follower of CONFIG. lender: reserves, the owner does the rest."""
 
+    loop: asyncio.AbstractEventLoop
     settings: Settings
     me: Identity
     clock: Clock

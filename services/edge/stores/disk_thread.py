@@ -16,12 +16,12 @@ class DiskThread:
         self._jobs: SimpleQueue[tuple[Work, Done, asyncio.AbstractEventLoop] | None] = SimpleQueue()
         self._thread: Thread | None = None
 
-    def run(self, work: Work, done: Done) -> None:
+    def run(self, work: Work, done: Done, loop: asyncio.AbstractEventLoop) -> None:
         """`done` is called in this event loop, with what went wrong."""
         if self._thread is None:
             self._thread = Thread(target=self._work, name="spool-sync", daemon=True)
             self._thread.start()
-        self._jobs.put((work, done, asyncio.get_running_loop()))
+        self._jobs.put((work, done, loop))
 
     def end(self) -> None:
         """Blocks until the job under way is done."""

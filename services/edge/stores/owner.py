@@ -66,7 +66,7 @@ class Owner:
         deadline_ms: int = 50,
         first_tries: int = 3,
     ) -> None:
-        self._bus, self._me = bus, me
+        self._bus, self._me, self._loop = bus, me, asyncio.get_running_loop()
         self._queue_seconds, self._deadline, self._first_tries = queue_seconds, deadline_ms / 1000, first_tries
         self._subjects = {name: name.format(shard=shard) for name in _SUBJECTS}
         self._epoch = 0
@@ -120,7 +120,7 @@ class Owner:
         at: "Home | None" = None,
     ) -> Answer:
         """message: for having waited so long. patience: seconds without an owner. most_tries: 0 for no limit."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         since = heard = loop.time()
         late: asyncio.Future[Answer] = loop.create_future()
         asked = at() if at else self
@@ -158,7 +158,7 @@ class Owner:
 
     async def _once(self, subject: str, rid: str, data: bytes, deadline: float) -> Answer | Queued | None:
         """One question; None when nobody, or an owner that is deposed, answered in time."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         asked = loop.time()
         try:
             reply = await self._bus.request(self._subjects[subject], data, timeout=deadline)
@@ -217,7 +217,7 @@ class Owner:
 
     async def _until_done(self, subject: str, message: bytes, seconds: float, at: "Home | None" = None) -> bool:
         """Ask again until the owner has it durably."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         end = loop.time() + seconds
         tries = 0
         while (left := end - loop.time()) > 0:

@@ -34,6 +34,7 @@ class SegmentLog:
     """
 
     def __init__(self, folder: Path, segment_bytes: int, sync: Sync = os.fdatasync) -> None:
+        self._loop = asyncio.get_running_loop()  # kept wherever a request passes: asking for it is a system call
         self._folder, self._segment_bytes, self._sync = folder, segment_bytes, sync
         self._segment: Segment | None = None
         self._ended: list[Segment] = []
@@ -72,7 +73,7 @@ class SegmentLog:
         """At the end of this turn of the loop."""
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what was appended, all of it or nothing; then tell."""
@@ -104,7 +105,7 @@ class SegmentLog:
 
     def cached(self) -> "asyncio.Future[None]":
         """Done once all that was appended just now is in the page cache; else SpoolFailed."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = self._loop.create_future()
         self._for_cache.append(waiter)
         self.flush_soon()
         return waiter
@@ -114,14 +115,14 @@ class SegmentLog:
 
         After that nobody knows what reached the disk: only a restart, which reads it, can go on.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = self._loop.create_future()
         if self.failed:
             _wake([waiter], self.failed)
             return waiter
         (self._for_disk if self._appended else self._waiters).append(waiter)
         if not self._syncing:
             self._syncing = True
-            asyncio.get_running_loop().call_soon(self._sync_group)  # with all that others append in this turn
+            self._loop.call_soon(self._sync_group)  # with all that others append in this turn
         return waiter
 
     def _sync_group(self) -> None:
@@ -131,8 +132,9 @@ class SegmentLog:
         ended, self._ended = self._ended, []
         new_file, self._new_file = self._new_file, False
         assert self._segment is not None
-        self._began = asyncio.get_running_loop().time()
-        self._thread.run(partial(self._sync_all, ended, self._segment.fd, new_file), self._synced_group)
+        self._began = self._loop.time()
+        work = partial(self._sync_all, ended, self._segment.fd, new_file)
+        self._thread.run(work, self._synced_group, self._loop)
 
     def _synced_group(self, error: OSError | None) -> None:
         if error:
@@ -144,7 +146,7 @@ class SegmentLog:
         elif len(group) < CROWD:
             self._sync_group()
         else:
-            asyncio.get_running_loop().call_at(self._began + PACE_SECONDS, self._sync_group)
+            self._loop.call_at(self._began + PACE_SECONDS, self._sync_group)
 
     def _sync_all(self, ended: Iterable[Segment], fd: int, new_file: bool) -> None:
         for segment in ended:
