@@ -231,3 +231,31 @@ def test_bytes_that_are_no_utf_8_are_the_client_s_mistake_wherever_they_stand(pa
     with pytest.raises(Rejected) as refused:
         read_facts(b'{"model": "claude-opus-5-5", "max_tokens": 1, ' + part + b"}", {})
     assert refused.value.status == 400
+
+
+@given(
+    st.dictionaries(st.text(max_size=4), st.one_of(st.none(), st.integers(), st.text(max_size=4)), max_size=4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_model_stands_where_it_is_said_to_however_the_body_is_written(
+    more: dict[str, Any], compact: bool, ascii_only: bool
+) -> None:
+    known = {"max_tokens", "stream", "system", "tools", "metadata", "thinking", "speed", "inference_geo"}
+    body = {name: value for name, value in more.items() if name not in known} | BODY
+    raw = json.dumps(body, separators=(",", ":") if compact else None, ensure_ascii=ascii_only).encode(
+        errors="surrogatepass"
+    )
+    try:
+        found = read_facts(raw, {})
+    except Rejected as error:
+        assert "malformed" in error.message or "not a JSON" in error.message  # half a surrogate is no text
+        return
+    assert raw[slice(*found.model_span)] == b'"claude-opus-5-5"'
+
+
+@pytest.mark.parametrize("model", [b'"m"', b'"mmmmmmmm"'])
+def test_a_field_given_twice_is_found_in_a_compact_body_too(model: bytes) -> None:
+    raw = b'{"model":%b,"messages":[],"max_tokens":10,"model":%b}' % (model, model)
+    with pytest.raises(Rejected, match="twice"):
+        read_facts(raw, {})
