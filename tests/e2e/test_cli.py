@@ -42,6 +42,7 @@ async def test_the_commands_of_a_day(tmp_path: Path) -> None:
         shell = Shell(up, tmp_path)
         await _it_is_well(shell)
         await _the_file_comes_back_as_it_is(shell)
+        await _a_job_finds_drift_and_tells_no_secret(shell)
         await _a_file_for_anthropic_stays_with_the_simulator(shell, up)
         await _keys_live_and_die(shell, up)
         await _traffic_is_counted(shell, up)
@@ -77,6 +78,20 @@ async def _the_file_comes_back_as_it_is(shell: Shell) -> None:
     assert "budgest" in err
     assert "$60 a month" in await shell.ok("get", "teams")
     assert "$60.00" in await shell.ok("get", "budgets")
+
+
+async def _a_job_finds_drift_and_tells_no_secret(shell: Shell) -> None:
+    """As the Helm chart has it done."""
+    text = await shell.ok("get", "org", "-o", "yaml")
+    check = ("apply", "-f", "-", "--dry-run", "--exit-code", "--wait-seconds", "10")
+    more = text + "\n- {id: jobs, teams: [{id: jobs, keys: [{id: jobs}]}]}\n"
+    assert (await shell(*check, given=text))[0] == 0
+    assert (await shell(*check, given=more))[0] == 3
+    said = await shell.ok("apply", "-f", "-", "--no-secrets", given=more)
+    assert "jobs/jobs/jobs is new" in said
+    assert "vk-" not in said
+    assert (await shell(*check, given=more))[0] == 0
+    await shell.ok("apply", "-f", "-", given=text)
 
 
 async def _a_file_for_anthropic_stays_with_the_simulator(shell: Shell, up: Up) -> None:
