@@ -54,3 +54,8 @@ labels:
 {{- $image.repository -}}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end }}
+
+{{/* {text, indent}: the text of a file as a YAML block, its empty lines empty. */}}
+{{- define "sluicegate.block" -}}
+{{- regexReplaceAll "(?m)^ +$" (.text | trimSuffix "\n" | nindent .indent) "" -}}
+{{- end }}
