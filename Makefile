@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus lock clean
+.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus chart-golden lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -57,6 +57,10 @@ chaos-mutants: $(VENV)/.installed-test
 # Once for each release: its ledger, to be replayed by all later ones.
 chaos-corpus: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos.record
+
+# Once for each release of the chart: what it renders, for all later ones to be upgrades of.
+chart-golden: .cache/chart-tools/.installed
+	$(BIN)/python -m tests.chart.record
 
 # Resolves anew from pyproject.toml. The files carry hashes and name no index.
 lock: $(VENV)/.installed-test

@@ -13,7 +13,7 @@ import yaml
 
 from helm import document, settings
 from shared.settings import load
-from tests.chart.render import CHART, NAMES, Object, attempt, containers, objects, of_ci, text, workload
+from tests.chart.render import CHART, NAMES, Object, attempt, containers, of_ci, parsed, text, workload
 
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 
@@ -119,18 +119,13 @@ def changed(path: str, now: Any) -> Any:
             return value
     if path in TO:
         return TO[path]
-    match now:
-        case bool():
-            return not now
-        case int():
-            return now + 1
-        case str():
-            return f"{now}x"
-        case list():
-            return []
-        case dict():
-            return {**now, "changed": "yes"}
-    raise AssertionError(f"{path}: say in TO what to change {now!r} to")
+    if isinstance(now, bool):
+        return not now
+    if isinstance(now, int):
+        return now + 1
+    if isinstance(now, dict):
+        return {**now, "changed": "yes"}
+    return f"{now}x" if isinstance(now, str) else []
 
 
 @functools.cache
@@ -147,7 +142,9 @@ def base(path: str) -> Object:
 
 def over(values: Object, more: Object) -> Object:
     for name, value in more.items():
-        values[name] = over(values[name], value) if isinstance(value, dict) and isinstance(values.get(name), dict) else value
+        values[name] = (
+            over(values[name], value) if isinstance(value, dict) and isinstance(values.get(name), dict) else value
+        )
     return values
 
 
@@ -194,3 +191,162 @@ def test_every_value_has_an_effect() -> None:
         found = list(filter(None, pool.map(ineffective, (path for path in PATHS if path not in proven))))
     assert not found, "\n".join(found)
     assert len(proven) > len(PATHS) / 3, "the quick way proves little: the slow one takes long"
+
+
+OVERRIDES: Object = {
+    "replicas": 0,
+    "resources": {"limits": {"memory": "3Gi"}},
+    "settings": {"log_level": "error"},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.acme.example:3128"}],
+    "extraEnvFrom": [{"configMapRef": {"name": "own"}}],
+    "extraVolumes": [{"name": "own", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "own", "mountPath": "/own"}],
+    "extraContainers": [{"name": "own", "image": "own:1"}],
+    "extraInitContainers": [{"name": "own", "image": "own:1"}],
+    "podAnnotations": {"own": "yes"},
+    "podLabels": {"own": "yes"},
+    "nodeSelector": {"own": "yes"},
+    "tolerations": [{"key": "own", "operator": "Exists"}],
+    "affinity": {"podAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 3, "topologyKey": "own", "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "own",
+    "serviceAccount": {"annotations": {"own": "yes"}},
+    "disruptionBudget": {"maxUnavailable": 7},
+    "probes": {
+        "startup": {"failureThreshold": 7},
+        "readiness": {"periodSeconds": 7},
+        "liveness": {"timeoutSeconds": 7},
+    },
+    "preStopSeconds": 17,
+    "stopMarginSeconds": 70,
+    "networkPolicy": {"extraIngress": [{"ports": [{"port": 7}]}], "extraEgress": [{"ports": [{"port": 7}]}]},
+}
+"""One of each default, for one service."""
+
+
+def test_a_service_can_override_every_default_for_itself_alone() -> None:
+    assert OVERRIDES.keys() == VALUES["defaults"].keys()
+    overridden = {service: text("production", {"services": {service: OVERRIDES}}) for service in ("edge", "pricing")}
+    for service, rendered in overridden.items():
+        before = {json.dumps(each, sort_keys=True) for each in of_ci("production")}
+        touched = {
+            each["metadata"]["labels"]["app.kubernetes.io/component"]
+            for each in parsed(rendered)
+            if json.dumps(each, sort_keys=True) not in before
+        }
+        assert touched == {service}
+    for name, value in OVERRIDES.items():
+        with_one = text("production", {"services": {"budget": {name: value}}})
+        drains = name == "preStopSeconds"  # the budget has no clients to notice
+        assert (with_one == text("production")) is drains, name
+
+
+def test_maps_of_a_service_are_merged_into_the_defaults_and_lists_replace_them() -> None:
+    more = {
+        "defaults": {"podLabels": {"a": "1", "b": "1"}, "tolerations": [{"key": "a"}]},
+        "services": {"budget": {"podLabels": {"b": "2"}, "tolerations": [{"key": "b"}]}},
+    }
+    pod = workload("trial", "budget", more)["spec"]["template"]
+    assert pod["metadata"]["labels"].items() >= {"a": "1", "b": "2"}.items()
+    assert pod["spec"]["tolerations"] == [{"key": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"nats": {"ulr": "nats://x"}}, "ulr"),
+        ({"services": {"edge": {"replica": 3}}}, "replica"),
+        ({"services": {"edgy": {}}}, "edgy"),
+        ({"services": {"edge": {"settings": {"drain_second": 3}}}}, "drain_second"),
+        ({"services": {"edge": {"settings": {"http_port": 3}}}}, "http_port"),
+        ({"services": {"pricing": {"replicas": 2}}}, "replicas"),
+        ({"services": {"edge": {"settings": {"drain_seconds": "long"}}}}, "drain_seconds"),
+        ({"services": {"budget": {"persistence": {}}}}, "persistence"),
+        ({"image": {"digest": "sha256:abc"}}, "digest"),
+        ({"providerCredentials": [{"name": "x"}]}, "existingSecret"),
+    ],
+)
+def test_a_misspelt_or_mistyped_value_is_refused_by_name(more: Object, name: str) -> None:
+    for of in ("helm3", "helm4"):
+        done = attempt("trial", more, of=of)
+        assert done.returncode != 0
+        assert name in done.stderr
+
+
+def test_schema_and_readme_are_what_values_yaml_says() -> None:
+    stale = [path.name for path, written in document.files().items() if path.read_text() != written]
+    assert not stale, "run `make schemas`"
+
+
+def closed(schema: Object, path: str = "") -> Iterator[str]:
+    """Maps of the schema that take any name; those of Kubernetes' own objects are meant to."""
+    if schema.get("type") == "object" and "additionalProperties" not in schema:
+        yield path
+    for name, inner in schema.get("properties", {}).items():
+        yield from closed(inner, f"{path}.{name}")
+
+
+def test_the_schema_is_closed_all_the_way_down() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert list(closed(schema)) == [".global"]
+
+
+@pytest.mark.parametrize("service", settings.SERVICES)
+def test_each_setting_of_a_service_is_either_wired_or_free_or_of_no_use(service: str) -> None:
+    known = set(settings.fields(settings.struct_of(service)))
+    free = set(settings.free(service))
+    rendered = {name for values in NAMES for name in environment(values, service)}
+    wired = {name for name in known & settings.WIRED if f"{service}_{name}".upper() in rendered}
+    nobodys = {"ready_file", "data_dir"} if service == "analytics" else {"ready_file"}  # of the embedded engine
+    assert known - free - wired - settings.UNFIT.keys() <= nobodys, "neither free nor rendered anywhere"
+
+
+@functools.cache
+def environment(values: str, service: str) -> dict[str, str]:
+    """Variables of one service as its process gets them; what a Secret or the pod says is made up."""
+    for each in of_ci(values):
+        if each["kind"] in ("Deployment", "StatefulSet") and each["metadata"]["name"].endswith(f"-{service}"):
+            return variables(each["spec"]["template"], service)
+    return {}
+
+
+def variables(pod: Object, container: str) -> dict[str, str]:
+    (found,) = [each for each in containers(pod) if each["name"] == container]
+    return {each["name"]: each.get("value", "made-up") for each in found["env"]}
+
+
+@pytest.mark.parametrize("values", NAMES)
+def test_every_service_starts_with_what_it_is_given(values: str) -> None:
+    """Unknown names and wrong types stop a start, and that is what this looks for."""
+    for service in settings.SERVICES:
+        if given := environment(values, service):
+            read = load(settings.struct_of(service), service.upper(), given)
+            assert getattr(read, "http_host", "") in ("0.0.0.0", "::")
+            assert getattr(read, "http_port", 0) > 0
+
+
+def test_all_free_settings_reach_their_service_with_their_type() -> None:
+    for service in settings.SERVICES:
+        given: Object = {}
+        for name, schema in settings.free(service).items():
+            match schema.get("type"):
+                case "integer":
+                    given[name] = schema.get("maximum", 33_554_432)
+                case "number":
+                    given[name] = 0.5
+                case "boolean":
+                    given[name] = not schema["default"]
+                case _:
+                    given[name] = schema["default"] if "enum" in schema else "some"
+        more: Object = {"services": {service: {"settings": given}}}
+        if service == "simulator":
+            more["services"][service]["enabled"] = True
+        read = load(settings.struct_of(service), service.upper(), variables(pod_of(service, more), service))
+        for name, value in given.items():
+            owner, field = (read.bus, name.removeprefix("bus_")) if name.startswith("bus_") else (read, name)  # type: ignore[attr-defined]  # of most services
+            assert getattr(owner, field) == value, f"{service} {name}"
+
+
+def pod_of(service: str, more: Object) -> Object:
+    pod: Object = workload("openshift", service, more)["spec"]["template"]
+    return pod

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ async def test_the_commands_of_a_day(tmp_path: Path) -> None:
         await _claude_code_is_connected(shell, up, tmp_path)
         await _the_record_is_intact(shell)
         await _the_ledger_is_sound(shell)
+        await _helm_test_finds_a_cost(up)
 
 
 async def _it_is_well(shell: Shell) -> None:
@@ -184,3 +187,24 @@ async def _the_ledger_is_sound(shell: Shell) -> None:
 async def _with_entries(shell: Shell) -> dict[str, Any] | None:
     found: dict[str, Any] = await shell.json("audit", "verify")
     return found if found["entries"] > 20 else None
+
+
+async def _helm_test_finds_a_cost(up: Up) -> None:
+    """The chart's own test, as its pod runs it; here the edge has another name for the simulator's key."""
+    given = {
+        "EDGE_URL": up.edge_url,
+        "CONSOLE_URL": up.console_url,
+        "SIMULATOR_URL": f"http://127.0.0.1:{up.ports['http']['simulator']}",
+        "SIMULATOR_CREDENTIAL": "env:ANTHROPIC_API_KEY",
+        "ADMIN_TOKEN": up.admin_token,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "helm/sluicegate/files/request.py", env={"PATH": os.environ["PATH"], **given},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    assert re.fullmatch(r"req_\w+: \$ 0\.0\d+\n", said.decode())
+    left = await asyncio.to_thread(up.api.all, "/api/v1/customers")
+    assert "helm-test" not in {customer["id"] for customer in left}
