@@ -1,11 +1,15 @@
 """The chart renders with both helms, the same each time, into text that people can read."""
 
 import re
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.chart.render import CHART, HELMS, NAMES, files, helm, key, of_ci, python_tool, text
+from tests.chart.render import CHART, HELMS, NAMES, files, helm, key, of_ci, one, parsed, python_tool, text
+from tests.fixtures.broker import nats_server
 
 HERE = Path(__file__).parent
 CHANGING = re.compile(
@@ -74,3 +78,34 @@ def test_long_and_telling_release_names_make_valid_names() -> None:
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name), name
     assert "name: my-sluicegate-edge" in text("trial", name="my-sluicegate")
     assert "name: blue-sluicegate-edge" in text("trial", name="blue")
+
+
+def test_a_packaged_chart_renders_the_same_and_leaves_the_test_values_out(tmp_path: Path) -> None:
+    done = helm("package", str(CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tgz")
+    with tarfile.open(package) as opened:
+        names = {name.removeprefix("sluicegate/") for name in opened.getnames()}
+    assert {"values.schema.json", "README.md", "files/request.py", "alerts/ledger.yaml"} <= names
+    assert not [name for name in names if name.startswith("ci/")]
+    values = ("-f", str(CHART / "ci" / "trial-values.yaml"))
+    rendered = helm("template", "gate", str(package), "--namespace", "llm", "--kube-version", "1.37", *values)
+    assert parsed(rendered.stdout) == list(of_ci("trial"))
+
+
+def test_the_broker_of_a_trial_takes_its_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(one(of_ci("trial"), "ConfigMap", "-nats")["data"]["nats.conf"])
+    done = subprocess.run(
+        [nats_server(), "-t", "-c", str(config)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sync_interval: always" in config.read_text(), "else budget refuses to start"
+
+
+def test_the_clickhouse_of_a_trial_is_told_where_to_write_and_to_admit_no_stranger() -> None:
+    data = one(of_ci("trial"), "ConfigMap", "-clickhouse")["data"]
+    config, users = (yaml.safe_load(data[name]) for name in ("config.yaml", "users.yaml"))
+    assert all(config[name].startswith("/data/") for name in config if name.endswith("path"))
+    assert config["user_directories"]["users_xml"]["path"] == "/etc/clickhouse-trial/users.yaml"
+    assert users["users"].keys() == {"default"}
