@@ -13,7 +13,20 @@ import yaml
 
 from helm import document, settings
 from shared.settings import load
-from tests.chart.render import CHART, NAMES, Object, attempt, containers, of_ci, parsed, text, workload
+from tests.chart.render import (
+    CHART,
+    NAMES,
+    Object,
+    attempt,
+    containers,
+    key,
+    objects,
+    of_ci,
+    one,
+    parsed,
+    text,
+    workload,
+)
 
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 
@@ -249,6 +262,27 @@ def test_maps_of_a_service_are_merged_into_the_defaults_and_lists_replace_them()
     pod = workload("trial", "budget", more)["spec"]["template"]
     assert pod["metadata"]["labels"].items() >= {"a": "1", "b": "2"}.items()
     assert pod["spec"]["tolerations"] == [{"key": "b"}]
+
+
+def test_nothing_and_no_are_values_too() -> None:
+    more = {
+        "defaults": {"priorityClassName": "platform", "tolerations": [{"key": "a"}]},
+        "services": {
+            "budget": {
+                "replicas": 0,
+                "disruptionBudget": {"enabled": False},
+                "priorityClassName": "",
+                "tolerations": [],
+            }
+        },
+    }
+    for of in ("helm3", "helm4"):
+        found = objects("trial", more, of=of)
+        spec = one(found, "Deployment", "-budget")["spec"]
+        assert spec["replicas"] == 0
+        assert not spec["template"]["spec"].keys() & {"priorityClassName", "tolerations"}
+        assert not [each for each in found if key(each) == ("PodDisruptionBudget", "gate-sluicegate-budget")]
+        assert one(found, "Deployment", "-console")["spec"]["template"]["spec"]["priorityClassName"] == "platform"
 
 
 @pytest.mark.parametrize(
