@@ -52,8 +52,14 @@ def fields(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, dict[str
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             found |= fields(field.type, f"{prefix}{field.name}_")
         else:
-            found[f"{prefix}{field.name}"] = described[field.encode_name]
+            found[f"{prefix}{field.name}"] = portable(described[field.encode_name])
     return found
+
+
+def portable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without a default that is a path where this checkout happens to be."""
+    local = str(schema.get("default", "")).startswith("/")
+    return {name: value for name, value in schema.items() if not (local and name == "default")}
 
 
 def free(service: str) -> dict[str, dict[str, Any]]:
