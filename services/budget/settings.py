@@ -47,3 +47,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshot_stop_seconds: float = 3.0
     self_check_seconds: float = 3600.0
     clickhouse_url: str = ""
+    clickhouse_user: str = ""
+    clickhouse_password: str = ""

@@ -56,12 +56,15 @@ class ClickHouse:
         self._client = client
 
     @classmethod
-    async def at(cls, url: str) -> "ClickHouse":
+    async def at(cls, url: str, user: str = "", password: str = "") -> "ClickHouse":
         """url: http://…/DATABASE. Raises Unavailable("analytics")."""
         try:
             client = await asyncio.to_thread(
                 clickhouse_connect.get_client,
                 dsn=url,
+                interface="https" if url.startswith("https") else "http",
+                username=user or None,
+                password=password,
                 autogenerate_session_id=False,
                 connect_timeout=CONNECT_SECONDS,
                 send_receive_timeout=QUERY_SECONDS,

@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": "Send traffic of the kind a team makes.",
     "audit": "Verify the tamper-evident record.",
     "ledger": "Verify the ledger, and explain one attempt of it.",
+    "provision": "Make streams and tables, for a cluster.",
 }
 """One module of services.cli.commands each, imported when it is called: `up` must not wait for what `audit` needs."""
 

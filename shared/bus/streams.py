@@ -25,6 +25,18 @@ async def provision(bus: Bus, replicas: int = 1) -> None:
             )
 
 
+async def missing(bus: Bus) -> list[str]:
+    """Streams and buckets that nobody has made yet."""
+    js = bus.client.jetstream(timeout=10)
+    found = []
+    for stream in (*map(bus.names.stream, STREAMS), *(f"KV_{bus.names.stream(bucket)}" for bucket in BUCKETS)):
+        try:
+            await js.stream_info(stream)
+        except nats.js.errors.NotFoundError:
+            found.append(stream)
+    return found
+
+
 def _config(bus: Bus, stream: str, subject: str, replicas: int) -> StreamConfig:
     return StreamConfig(
         name=bus.names.stream(stream),

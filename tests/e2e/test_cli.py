@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,14 @@ async def test_the_commands_of_a_day(tmp_path: Path) -> None:
         shell = Shell(up, tmp_path)
         await _it_is_well(shell)
         await _the_file_comes_back_as_it_is(shell)
+        await _a_job_finds_drift_and_tells_no_secret(shell)
         await _a_file_for_anthropic_stays_with_the_simulator(shell, up)
         await _keys_live_and_die(shell, up)
         await _traffic_is_counted(shell, up)
         await _claude_code_is_connected(shell, up, tmp_path)
         await _the_record_is_intact(shell)
         await _the_ledger_is_sound(shell)
+        await _helm_test_finds_a_cost(up)
 
 
 async def _it_is_well(shell: Shell) -> None:
@@ -77,6 +81,20 @@ async def _the_file_comes_back_as_it_is(shell: Shell) -> None:
     assert "budgest" in err
     assert "$60 a month" in await shell.ok("get", "teams")
     assert "$60.00" in await shell.ok("get", "budgets")
+
+
+async def _a_job_finds_drift_and_tells_no_secret(shell: Shell) -> None:
+    """As the Helm chart has it done."""
+    text = await shell.ok("get", "org", "-o", "yaml")
+    check = ("apply", "-f", "-", "--dry-run", "--exit-code", "--wait-seconds", "10")
+    more = text + "\n- {id: jobs, teams: [{id: jobs, keys: [{id: jobs}]}]}\n"
+    assert (await shell(*check, given=text))[0] == 0
+    assert (await shell(*check, given=more))[0] == 3
+    said = await shell.ok("apply", "-f", "-", "--no-secrets", given=more)
+    assert "jobs/jobs/jobs is new" in said
+    assert "vk-" not in said
+    assert (await shell(*check, given=more))[0] == 0
+    await shell.ok("apply", "-f", "-", given=text)
 
 
 async def _a_file_for_anthropic_stays_with_the_simulator(shell: Shell, up: Up) -> None:
@@ -169,3 +187,24 @@ async def _the_ledger_is_sound(shell: Shell) -> None:
 async def _with_entries(shell: Shell) -> dict[str, Any] | None:
     found: dict[str, Any] = await shell.json("audit", "verify")
     return found if found["entries"] > 20 else None
+
+
+async def _helm_test_finds_a_cost(up: Up) -> None:
+    """The chart's own test, as its pod runs it; here the edge has another name for the simulator's key."""
+    given = {
+        "EDGE_URL": up.edge_url,
+        "CONSOLE_URL": up.console_url,
+        "SIMULATOR_URL": f"http://127.0.0.1:{up.ports['http']['simulator']}",
+        "SIMULATOR_CREDENTIAL": "env:ANTHROPIC_API_KEY",
+        "ADMIN_TOKEN": up.admin_token,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "helm/sluicegate/files/request.py", env={"PATH": os.environ["PATH"], **given},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    assert re.fullmatch(r"req_\w+: \$ 0\.0\d+\n", said.decode())
+    left = await asyncio.to_thread(up.api.all, "/api/v1/customers")
+    assert "helm-test" not in {customer["id"] for customer in left}
