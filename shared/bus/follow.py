@@ -24,6 +24,9 @@ log = structlog.get_logger()
 
 EXPIRES_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
+GATHER_SECONDS = 0.01
+ENDED = -1
+"""Outstanding messages of a request that ended before it was full."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -120,15 +123,19 @@ async def _consume(
 
 
 async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch: int) -> AsyncIterator[list[Stored]]:
-    """Keep one pull request open; hand on whatever has arrived together. A fetch would wait for a full batch."""
-    wanted = json.dumps(
-        {"batch": batch, "expires": int(EXPIRES_SECONDS * 1e9), "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9)}
-    ).encode()
-    outstanding = 0
+    """One request after the other for all there is: `no_wait` with `expires` waits for the first message, then brings
+    what has come until then, and ends. Where there were fewer than wanted, a pause lets more gather: to be woken for each
+    message costs the broker and every reader many times what is in it.
+    """
+    nanos = {"expires": int(EXPIRES_SECONDS * 1e9), "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9)}
+    wanted = json.dumps({"batch": batch, "no_wait": True, **nanos}).encode()
+    outstanding, came = 0, False
     while True:
         if outstanding <= 0:
+            if came and outstanding == ENDED:
+                await asyncio.sleep(GATHER_SECONDS)
             await client.publish(ask, wanted, inbox)
-            outstanding = batch
+            outstanding, came = batch, False
         messages: list[Stored] = []
         arrived = [await _next(arrivals)]
         while not arrivals.empty():
@@ -143,6 +150,7 @@ async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch:
             elif status != "100":
                 outstanding = _ended(status, outstanding)
         if messages:
+            came = True
             yield messages
         if None in arrived:
             raise _Lost("reconnected")
@@ -151,7 +159,7 @@ async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch:
 def _ended(status: str, outstanding: int) -> int:
     """A pull request ended: 404 and 408 are its normal ends, anything else means the consumer is of no more use."""
     if status in ("404", "408"):
-        return 0
+        return ENDED
     raise _Lost(f"status {status}, {outstanding} outstanding")
 
 
