@@ -43,8 +43,9 @@ schemas: install
 	$(BIN)/python -m services.console.openapi > schemas/openapi.json
 	$(BIN)/python -m helm.document
 
+# What the gateway costs, beside nginx and others; docs/performance.md says how to read and compare the results.
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 # Real processes killed, frozen, cut off and switched off, for a minute each; CHAOS_SECONDS=20 for a shorter look.
 chaos: $(VENV)/.installed-test

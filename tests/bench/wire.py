@@ -71,7 +71,7 @@ class Forward:
 
 async def main(upstream: int) -> None:
     handler = Forward(UpstreamPool(), origin_of(f"http://127.0.0.1:{upstream}"))
-    server = Server(handler, Timeouts(), Limits(), connections_most=1000)
+    server = Server(handler, Timeouts(), Limits(), connections_most=10_000)
     port = await server.listen("127.0.0.1", 0)
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
