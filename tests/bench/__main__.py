@@ -57,6 +57,9 @@ def measure(args: argparse.Namespace, names: list[str]) -> Result:
     began, (commit, changed) = time.monotonic(), machine.commit()
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=args.work_dir, ignore_cleanup_errors=True)))
+        where = machine.machine(folder)
+        if machine.busy(where):
+            cases.say("something else runs on this machine: times and ratios will be worse than it can do")
         fake = running.enter_context(provider())
         field = Field(folder, fake, args.rivals)
         field.start(running)
@@ -75,7 +78,7 @@ def measure(args: argparse.Namespace, names: list[str]) -> Result:
             changed=changed,
             seconds=round(time.monotonic() - began, 1),
             options={"rounds": args.rounds, "seconds": args.seconds, "streams": args.streams},
-            machine=machine.machine(folder),
+            machine=where,
             versions=machine.versions(set(field.present)),
             accounting=cases.ACCOUNTING,
             gateways={name: gateway.what for name, gateway in field.present.items()},

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def machine(folder: Path) -> dict[str, str | int | float]:
-    """folder: where the ledger was synced to."""
+    """folder: where the ledger will be synced to. The load is that of others: to be asked before the run."""
     return {
         "cores": os.cpu_count() or 0,
         "model": processor(),
@@ -24,6 +24,11 @@ def machine(folder: Path) -> dict[str, str | int | float]:
         "filesystem": filesystem(folder),
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def busy(machine: dict[str, str | int | float]) -> bool:
+    """Whether a quarter of it was already taken."""
+    return float(machine["load_average"]) > float(machine["cores"]) / 4
 
 
 def processor() -> str:

@@ -37,17 +37,18 @@ def verdict(figure: Figure) -> str:
 
 
 def spread(figure: Figure) -> str:
+    """Without the unit, which stands beside the median; empty for a single round."""
     if figure.low == figure.high:
         return ""
-    unit = "" if figure.unit == "×" else figure.unit
-    return f"{number(figure.low, unit).strip()} – {number(figure.high, unit).strip()}"
+    unit = figure.unit if figure.unit in ("×", "ms") else ""
+    return " – ".join(number(value, unit).removesuffix(unit).strip() for value in (figure.low, figure.high))
 
 
 def lines(figures: Iterable[Figure]) -> Iterable[str]:
     """For a terminal."""
     for figure in figures:
         yield (
-            f"{figure.name:<26} {number(figure.value, figure.unit):>18}  {spread(figure):<34} "
+            f"{figure.name:<26} {number(figure.value, figure.unit):>18}  {spread(figure):<18} "
             f"{goal(figure):<10} {verdict(figure)}"
         ).rstrip()
 
@@ -78,7 +79,7 @@ def cpu(result: Result) -> str:
 
 
 def cell(figure: Figure | None) -> str:
-    return number(figure.value, figure.unit) if figure else "–"
+    return number(figure.value, figure.unit.replace(" per ", " / ")) if figure else "–"
 
 
 def processes(result: Result) -> str:
@@ -112,7 +113,8 @@ def where(result: Result) -> str:
     changed = " with changes that are not committed" if result.changed else ""
     return (
         f"Measured {result.at[:10]} at commit {result.commit}{changed}, on {machine['cores']} cores of {machine['model']}, "
-        f"{machine['memory_gb']:.0f} GB, {machine['kernel']}, ledger on {machine['filesystem']}; {versions}.{absent}"
+        f"{machine['memory_gb']:.0f} GB, {machine['kernel']}, load average {machine['load_average']} before, "
+        f"ledger on {machine['filesystem']}; {versions}.{absent}"
     )
 
 
