@@ -176,7 +176,7 @@ def held(gateways: dict[str, Gateway], provider: Provider, streams: int, seconds
 def hold(gateway: Gateway, provider: Provider, streams: int, seconds: float) -> Held:
     """Until told to end, so that all of them end well."""
     provider.answer("json")
-    one_load(CASES["json"], gateway, WARM_SECONDS)  # what is loaded once is no stream's
+    one_load(CASES["json"], gateway, min(WARM_SECONDS, seconds))  # what is loaded once is no stream's
     settle(gateway.processes())
     provider.answer(f"paced 1000000 {HELD_MS}")
     plan = open_load.Plan(
