@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import uvloop
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures.broker import broker, bus, bus_settings
 
-# What guards main says the same of the same code each time; new examples are looked for at every desk.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# What guards main says the same of the same code each time; new examples are looked for at every desk. How long making
+# an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("desk", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("desk"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 __all__ = ["broker", "bus", "bus_settings"]
 
