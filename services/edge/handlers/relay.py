@@ -127,7 +127,10 @@ class Relay:
             self.first_byte_at = self._heard
         if self.done.done():  # what follows the end of the stream goes the way of the end
             if self.streaming and self.done.result() is Stop.ENDED:
-                self.meter.feed(data)
+                if self._after:  # which is out already
+                    self._responder.write(data)
+                else:
+                    self.meter.feed(data)
             return
         release = self.meter.feed(data)
         if not self.streaming:
