@@ -4,6 +4,7 @@ llhttp (httptools) refuses bare LF, obs-fold, both lengths, repeated lengths and
 do not is checked here: HTTP/0.9, transfer codings other than exactly one `chunked`, a missing or repeated Host.
 """
 
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ import msgspec
 from shared.errors import Rejected
 
 Headers = list[tuple[bytes, bytes]]
+_AUTHORITY = re.compile(rb"[^/?]*")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,9 +214,13 @@ def read_head(method: str, target: bytes, version: str, headers: Headers, keep_a
 
 
 def origin_form(target: bytes) -> str:
-    """Path and query. An absolute target's authority is left out, as RFC 9112 3.2.2 has it."""
+    """Path and query. An absolute target's authority is left out, as RFC 9112 3.2.2 has it. Raises Rejected(400)."""
+    if b"#" in target:  # some servers cut it off, others do not
+        raise malformed("a request's target has no fragment")
     if not target.startswith(b"/") and b"://" in target:
         rest = target.split(b"://", 1)[1]
-        slash = rest.find(b"/")
-        target = rest[slash:] if slash >= 0 else b"/"
+        authority = _AUTHORITY.match(rest)
+        assert authority is not None
+        rest = rest[authority.end() :]
+        target = rest if rest.startswith(b"/") else b"/" + rest
     return target.decode("ascii", "replace")
