@@ -137,6 +137,7 @@ class Sending:
             return await self._close(why)
         finally:
             self._stop_asking()
+            self._extending = None
             telemetry.edge_live_attempts.dec()
             if self.relay:
                 self.relay.close()

@@ -140,6 +140,9 @@ class ClientConnection(asyncio.Protocol):
             running.gone = True
             if running.exchange:
                 running.exchange.client_gone()
+                running.exchange = None
+        self._refusal = None
+        self._reader.close()
 
     # What the reader calls.
 

@@ -210,7 +210,9 @@ class Relay:
         return True
 
     def close(self) -> None:
+        """The watch is not asked any more; relay and watch in a circle would keep two bodies until a collection."""
         self._timer.cancel()
+        del self._watch
 
     def _finish_once(self) -> None:
         self._after = None

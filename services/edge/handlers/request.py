@@ -100,6 +100,7 @@ class RequestReader:
         except httptools.HttpParserError as error:
             if self._failure is None and isinstance(error, httptools.HttpParserCallbackError):
                 raise  # not the client's doing: a bug of ours in a callback
+            error.__context__ = None  # with the frames it came through, which lead back to the failure
             raise self._failure or malformed(f"malformed HTTP: {error}") from None
         # The parser keeps an unfinished line to itself; only the count of bytes fed can bound it.
         if self._head is None and self._unread > self._limits.header_bytes:
@@ -108,6 +109,12 @@ class RequestReader:
         self._overhead = 0 if self._came_on else self._overhead + len(data)
         if self._overhead > self._limits.header_bytes:
             raise self._too_large_head()
+
+    def close(self) -> None:
+        """Nothing more will come. In a circle with parser and connection, what was read would stay until a collection."""
+        self._begin()
+        self._failure = None
+        del self._parser, self._on_head, self._on_request
 
     # What the parser calls.
 

@@ -110,6 +110,7 @@ class Responder:
         if self._chunked and not self._bodiless:
             self._put(b"0\r\n\r\n")
         self._flush()
+        self.exchange = None  # the circle of the two would keep the request's body until a collection
         if not self.gone:
             self._connection.answered(self._keep)
 

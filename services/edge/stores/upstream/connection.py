@@ -131,6 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.gone(self)
         self._transport = None
+        del self._parser  # it holds us as we hold it
         answer, self._answer = self._answer, None
         if answer is None:
             return
