@@ -1,5 +1,7 @@
 """What providers send. The same for every split; what is complete is what h11 sees; the client gets exactly one answer."""
 
+import asyncio
+
 import h11
 import msgspec
 
@@ -93,14 +95,27 @@ def same_to_another(data: bytes, whole: Came, reusable: bool) -> None:
             other.feed(b"")
             told = other.next()
     except h11.RemoteProtocolError as error:
-        assert "no response line" in str(error), f"we see a whole answer, another reader does not: {error}"
-        return  # an empty line before an answer is none to our parser
+        assert is_tolerated(str(error), data), f"we see a whole answer, another reader does not: {error}"
+        return
     assert told is not None
     [head] = whole.heads
     headers = [(name, h11_writes(name, value.strip(b" \t"))) for name, value in head.headers]
     assert (told.status, told.body) == (head.status, whole.body)
     assert told.headers == headers
     assert not reusable or other.rest.strip(b"\r\n") == b""  # which our parser skips, as RFC 9112 2.2 has it
+
+
+def is_tolerated(error: str, data: bytes) -> bool:
+    """What h11 does not take: empty lines between answers, sizes of more than twenty digits, odd framing in trailers.
+
+    Nobody reads our trailers, and in a head the last one is refused by us too.
+    """
+    chunked = data.lower().count(b"transfer-encoding:") > 1
+    return (
+        "no response line" in error
+        or ("illegal chunk header" in error and b"0" * 15 in data)
+        or (chunked and ("Transfer-Encoding" in error or "Content-Length" in error))
+    )
 
 
 def h11_writes(name: bytes, value: bytes) -> bytes:
@@ -146,7 +161,7 @@ def reaches_the_client(data: bytes, whole: Came) -> None:
     """Through the relay: one answer with the provider's body, or a stream that ends as a stream has to."""
     with played_loop() as loop:
         line, down, up = Line(), PlayedTransport(), PlayedTransport()
-        responder, watch = Responder(line, down, ASK), Watching()
+        responder, watch = Responder(line, down, ASK, asyncio.get_running_loop()), Watching()
         relay = Relay(responder, FORMATS["anthropic"], watch, SETTINGS, NO_COURSE)
         connection = UpstreamConnection(Pool())
         connection.connection_made(up)

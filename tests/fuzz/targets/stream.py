@@ -121,7 +121,7 @@ def one(text: str) -> tuple[str, dict[str, Any]]:
     lines = [line for line in text.split("\n") if line]
     if not lines:
         return "", {}
-    if len(lines) != 2 or not lines[0].startswith("event: ") or not lines[1].startswith("data: "):
+    if not is_event(text.encode()) or len(lines) != 2:
         raise _Odd
     if any(mark in text for mark in "\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
         raise _Odd
