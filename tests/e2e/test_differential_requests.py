@@ -9,13 +9,11 @@ import random
 
 import pytest
 
-from services.edge.app import CONFIG
 from tests.fixtures import organisation
 from tests.fixtures.edge import Edge, edge, start_edge
 from tests.fixtures.odd import Case, case, pieces
 from tests.fixtures.strict import Asked, Headers, Provider, Told, talk
 from tests.fixtures.upstream import upstream
-from tests.fixtures.waiting import until
 
 __all__ = ["edge", "start_edge", "upstream"]  # fixtures
 
@@ -111,7 +109,7 @@ async def test_generated_exchanges_are_the_same_through_the_edge_as_without_it(e
     async with Provider(answers, closes).running() as itself:
         direct = await carried(cases, itself.port)
     async with Provider(answers, closes).running() as behind:
-        await put_behind(edge, f"http://127.0.0.1:{behind.port}")
+        await edge.move_provider(f"http://127.0.0.1:{behind.port}")
         through = await carried(cases, edge.port)
     assert sorted(behind.asked) == sorted(itself.asked)
     for each in cases:
@@ -121,12 +119,6 @@ async def test_generated_exchanges_are_the_same_through_the_edge_as_without_it(e
         except AssertionError as error:
             raise AssertionError(f"case {each.name.decode()}: {each.method} {each.target}\n{error}") from None
     await complete(edge, cases)
-
-
-async def put_behind(edge: Edge, url: str) -> None:
-    """From now on this is the provider."""
-    await organisation.publish(edge.bus, organisation.entities(url), config_rev=2)
-    await until(lambda: edge.app[CONFIG].directory.config_rev == 2)
 
 
 async def complete(edge: Edge, cases: list[Case]) -> None:

@@ -106,13 +106,14 @@ def same_to_another(data: bytes, whole: Came, reusable: bool) -> None:
 
 
 def is_tolerated(error: str, data: bytes) -> bool:
-    """What h11 does not take: empty lines between answers, sizes of more than twenty digits, odd framing in trailers.
+    """What h11 does not take: empty lines and CR between answers, sizes of more than twenty digits, odd framing in trailers.
 
     Nobody reads our trailers, and in a head the last one is refused by us too.
     """
     chunked = data.lower().count(b"transfer-encoding:") > 1
     return (
         "no response line" in error
+        or "illegal status line: bytearray(b'\\r" in error
         or ("illegal chunk header" in error and b"0" * 15 in data)
         or (chunked and ("Transfer-Encoding" in error or "Content-Length" in error))
     )

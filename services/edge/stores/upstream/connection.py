@@ -162,6 +162,8 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError(f"status {status}")  # the parser passes it on as an error of its own
         if _CONTROL.search(self._reason):  # the parser takes anything for a reason; a strict client does not
             raise ValueError("control characters in the reason")
+        if self._parser.get_http_version() not in {"1.1", "1.0"}:
+            raise ValueError("another version of HTTP")
         codings = [
             value.rstrip(b" \t").lower() for name, value in self._headers if name.lower() == b"transfer-encoding"
         ]
