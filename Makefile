@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench chaos chaos-mutants chaos-corpus chart-golden lock clean
+.PHONY: up install test lint unit schemas bench fuzz soak chaos chaos-mutants chaos-corpus chart-golden lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -46,6 +46,14 @@ schemas: install
 # What the gateway costs, beside nginx and others; docs/performance.md says how to read and compare the results.
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+# Hostile bytes for all that reads bytes of others; FUZZ_SECONDS=3600 for a longer look. What breaks is kept in tests/fuzz/corpus.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),300)
+
+# Large bodies, long streams, slow readers and clients that leave, for ten minutes; fails when memory is not flat.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.bench.soak --seconds $(or $(SOAK_SECONDS),600)
 
 # Real processes killed, frozen, cut off and switched off, for a minute each; CHAOS_SECONDS=20 for a shorter look.
 chaos: $(VENV)/.installed-test

@@ -13,6 +13,7 @@ from services.edge.handlers.request import Limits
 from services.edge.handlers.server import Server
 from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
+from services.edge.stores.allocator import give_back_large_blocks
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
 from services.edge.stores.leases import Lender
@@ -47,6 +48,7 @@ FLUSH_SECONDS = 5.0
 def build_app(settings: Settings) -> web.Application:
     app = new_app()
     app[SETTINGS] = settings
+    give_back_large_blocks()
     app.cleanup_ctx.append(bus)  # opened first, closed last
     app.cleanup_ctx.append(config)
     app.cleanup_ctx.append(spool)

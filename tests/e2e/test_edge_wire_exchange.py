@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.edge import Edge, edge, start_edge
 from tests.fixtures.talk import ASK, FIRST_TURN, PLAIN, STREAMED, ask, captured, well_formed
-from tests.fixtures.upstream import CAPTURES, STREAM_HEAD, Turn, message_json, plain, says, stream, upstream
+from tests.fixtures.upstream import CAPTURES, STREAM_HEAD, Turn, chunk, message_json, plain, says, stream, upstream
 from tests.fixtures.wire import RawClient, chunked, post
 
 __all__ = ["edge", "start_edge", "upstream"]  # fixtures
@@ -204,6 +204,12 @@ async def test_a_stale_connection_is_replaced_once_without_the_client_noticing(e
         b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Hints\r\nTransfer-Encoding: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 129 Odd\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 O\x0bK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_an_answer_that_is_no_http_becomes_a_refusal(edge: Edge, answer: bytes) -> None:
@@ -257,6 +263,19 @@ async def test_a_close_delimited_stream_ends_well(edge: Edge) -> None:
     edge.upstream.script = script
     answer = await ask(edge.port)
     assert (answer.body, answer.whole) == (FIRST_TURN, True)
+
+
+async def test_what_comes_late_behind_the_last_event_passes_too(edge: Edge) -> None:
+    """The provider's framing says when an answer is over, not its events."""
+
+    async def script(turn: Turn) -> None:
+        await turn.write(STREAM_HEAD + chunk(FIRST_TURN))
+        await asyncio.sleep(0.2)
+        await turn.write(chunk(b": goodbye\n\n") + b"0\r\n\r\n")
+
+    edge.upstream.script = script
+    answer = await ask(edge.port)
+    assert (answer.body, answer.whole) == (FIRST_TURN + b": goodbye\n\n", True)
 
 
 async def test_an_interim_answer_is_skipped(edge: Edge) -> None:

@@ -46,6 +46,8 @@ REFUSED = {
     "a space in a header's name": b"POST / HTTP/1.1\r\nHost: a\r\nX y: b\r\n\r\n",
     "a header without a colon": b"POST / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
     "a control character in the target": b"POST /x\x01y HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a fragment in the target": b"POST /v1/messages#x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a fragment in an absolute target": b"POST http://a/v1/messages?b#x HTTP/1.1\r\nHost: a\r\n\r\n",
     "HTTP/0.9": b"GET /x\r\n\r\n",
     "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "an unknown version": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
@@ -181,4 +183,5 @@ def test_noise_is_refused_or_waited_for_and_never_breaks_the_reader(noise: bytes
 def test_an_absolute_target_means_its_path() -> None:
     assert origin_form(b"http://other.test/v1/messages?beta=true") == "/v1/messages?beta=true"
     assert origin_form(b"http://other.test") == "/"
+    assert origin_form(b"http://other.test?a=/v1/messages") == "/?a=/v1/messages", "a path within a query is none"
     assert origin_form(b"/a?b?c") == "/a?b?c"

@@ -116,4 +116,4 @@ def upstream_redirected(provider: str) -> Refusal:
 
 
 def is_redirect(status: int) -> bool:
-    return 300 <= status < 400
+    return 300 <= status < 400 and status != 304  # "not modified" sends nobody anywhere

@@ -137,6 +137,7 @@ class Sending:
             return await self._close(why)
         finally:
             self._stop_asking()
+            self._extending = None
             telemetry.edge_live_attempts.dec()
             if self.relay:
                 self.relay.close()
@@ -176,7 +177,11 @@ class Sending:
 
     def answering(self, head: Head) -> tuple[Meter, bool]:
         assert self._asked is not None
-        kind = wire.index(head.headers).get(b"content-type", b"")
+        told = wire.index(head.headers)
+        encoded = told.get(b"content-encoding", b"identity").lower() != b"identity"
+        kind = (
+            b"" if encoded else told.get(b"content-type", b"")
+        )  # nobody asked for it: no events, pings or ends in there
         meter = meter_for(kind, head.status, self._asked)
         return meter, head.status == 200 and kind.lower().startswith(b"text/event-stream")
 

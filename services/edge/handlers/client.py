@@ -100,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._running is not None or self._queue or self._unread:
+        if self._running is not None or self._queue or self._ahead or self._unread:
             self._ahead += data
             if len(self._ahead) > AHEAD_BYTES and self._transport:
                 self._transport.pause_reading()
@@ -140,6 +140,9 @@ class ClientConnection(asyncio.Protocol):
             running.gone = True
             if running.exchange:
                 running.exchange.client_gone()
+                running.exchange = None
+        self._refusal = None
+        self._reader.close()
 
     # What the reader calls.
 

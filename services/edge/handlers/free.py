@@ -31,7 +31,8 @@ COUNT_SECONDS = 60.0
 MODELS_SECONDS = 2.5  # the client waits 3 s
 JSON = (b"content-type", b"application/json")
 
-Reply = tuple[int, Headers, bytes]
+Reply = tuple[int, Headers, bytes, bytes | None]
+"""Status, headers, body, and the reason where the provider gave one."""
 
 
 class _Page(msgspec.Struct):
@@ -74,7 +75,7 @@ class Free:
             case "count_tokens":
                 return await self._count_tokens(key)
             case "models":
-                return 200, [JSON], await self._models(key)
+                return 200, [JSON], await self._models(key), None
             case "model":
                 return await self._model(key)
             case "usage":
@@ -124,7 +125,7 @@ class Free:
             except (Unavailable, Unresolved):
                 known = models.one(directory, key, self._wiring.catalogue.cards, model, self._wiring.clock())
                 if known is not None:
-                    return 200, [JSON], known
+                    return 200, [JSON], known, None
         return refusals.no_such_model(model)
 
     def _any_attempt(self, key: Key) -> Attempt | None:
@@ -156,13 +157,13 @@ class Free:
         if refusals.is_redirect(fetched.head.status):
             return refusals.upstream_redirected(self._attempt.provider.name if self._attempt else "")
         passed = headers.response_headers_for_client(fetched.head.headers, self._context.request_id, [])
-        return fetched.head.status, passed, fetched.body
+        return fetched.head.status, passed, fetched.body, fetched.head.reason
 
     async def _usage(self, key: Key) -> Reply:
         """What Claude Code's /usage shows."""
         asked = spending.asked(self._wiring.directory, key)
         balances = (await self._wiring.owner.balances(asked)).items if asked else ()
-        return 200, [JSON], spending.usage(balances)
+        return 200, [JSON], spending.usage(balances), None
 
     def _end(self, reply: Reply | Refusal, verdict: str) -> None:
         context, said = self._context, FORMATS[self._match.client_format]
@@ -170,11 +171,12 @@ class Free:
             refuse(self._responder, context, reply)
             status, reason, error = said.render(reply, context.request_id).status, reply.code, said.error_type(reply)
         else:
-            status, added, body = reply
+            status, added, body, phrase = reply
             reason = error = ""
             if not any(name.lower() == b"request-id" for name, _ in added):
                 added = [*added, (b"request-id", context.request_id.encode())]
-            self._responder.send(status, [*added, (b"x-sluicegate-request-id", context.request_id.encode())], body)
+            ours = (b"x-sluicegate-request-id", context.request_id.encode())
+            self._responder.send(status, [*added, ours], body, phrase)
         outcome = "ok" if status < 400 else "upstream_error" if verdict == "free" else "refused"
         verdict_ = Verdict(
             verdict=verdict,

@@ -127,7 +127,10 @@ class Relay:
             self.first_byte_at = self._heard
         if self.done.done():  # what follows the end of the stream goes the way of the end
             if self.streaming and self.done.result() is Stop.ENDED:
-                self.meter.feed(data)
+                if self._after:  # which is out already
+                    self._responder.write(data)
+                else:
+                    self.meter.feed(data)
             return
         release = self.meter.feed(data)
         if not self.streaming:
@@ -207,7 +210,9 @@ class Relay:
         return True
 
     def close(self) -> None:
+        """The watch is not asked any more; relay and watch in a circle would keep two bodies until a collection."""
         self._timer.cancel()
+        del self._watch
 
     def _finish_once(self) -> None:
         self._after = None

@@ -4,6 +4,7 @@ llhttp (httptools) refuses bare LF, obs-fold, both lengths, repeated lengths and
 do not is checked here: HTTP/0.9, transfer codings other than exactly one `chunked`, a missing or repeated Host.
 """
 
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ import msgspec
 from shared.errors import Rejected
 
 Headers = list[tuple[bytes, bytes]]
+_AUTHORITY = re.compile(rb"[^/?]*")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ class RequestReader:
         except httptools.HttpParserError as error:
             if self._failure is None and isinstance(error, httptools.HttpParserCallbackError):
                 raise  # not the client's doing: a bug of ours in a callback
+            error.__context__ = None  # with the frames it came through, which lead back to the failure
             raise self._failure or malformed(f"malformed HTTP: {error}") from None
         # The parser keeps an unfinished line to itself; only the count of bytes fed can bound it.
         if self._head is None and self._unread > self._limits.header_bytes:
@@ -106,6 +109,12 @@ class RequestReader:
         self._overhead = 0 if self._came_on else self._overhead + len(data)
         if self._overhead > self._limits.header_bytes:
             raise self._too_large_head()
+
+    def close(self) -> None:
+        """Nothing more will come. In a circle with parser and connection, what was read would stay until a collection."""
+        self._begin()
+        self._failure = None
+        del self._parser, self._on_head, self._on_request
 
     # What the parser calls.
 
@@ -212,9 +221,13 @@ def read_head(method: str, target: bytes, version: str, headers: Headers, keep_a
 
 
 def origin_form(target: bytes) -> str:
-    """Path and query. An absolute target's authority is left out, as RFC 9112 3.2.2 has it."""
+    """Path and query. An absolute target's authority is left out, as RFC 9112 3.2.2 has it. Raises Rejected(400)."""
+    if b"#" in target:  # some servers cut it off, others do not
+        raise malformed("a request's target has no fragment")
     if not target.startswith(b"/") and b"://" in target:
         rest = target.split(b"://", 1)[1]
-        slash = rest.find(b"/")
-        target = rest[slash:] if slash >= 0 else b"/"
+        authority = _AUTHORITY.match(rest)
+        assert authority is not None
+        rest = rest[authority.end() :]
+        target = rest if rest.startswith(b"/") else b"/" + rest
     return target.decode("ascii", "replace")

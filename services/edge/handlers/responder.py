@@ -68,20 +68,23 @@ class Responder:
         self._bodiless = False
         self._parts: list[bytes] = []
 
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
+    def send(self, status: int, headers: Headers, body: bytes, reason: bytes | None = None) -> None:
         """A whole answer."""
-        self.start(status, headers, len(body))
+        self.start(status, headers, len(body), reason)
         self.write(body)
         self.finish()
 
     def start(
-        self, status: int, headers: Headers, length: int | None, reason: bytes = b"", close: bool = False
+        self, status: int, headers: Headers, length: int | None, reason: bytes | None = None, close: bool = False
     ) -> None:
-        """Status line and headers. length: of the body, None when it is not known. headers: without framing."""
+        """Status line and headers. length: of the body, None when it is not known. headers: without framing.
+
+        reason: the provider's, which may be empty; None for the usual one.
+        """
         self.started = True
         self._bodiless = self.head.method == "HEAD" or status in _NO_BODY
         self._keep = self.head.keep_alive and not self._connection.closing and not close
-        lines = [b"HTTP/1.1 %d %s" % (status, reason or _REASONS.get(status, b""))]
+        lines = [b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"") if reason is None else reason)]
         lines += [b"%s: %s" % header for header in headers]
         if length is not None and status not in _NO_BODY:
             lines.append(b"content-length: %d" % length)
@@ -107,6 +110,7 @@ class Responder:
         if self._chunked and not self._bodiless:
             self._put(b"0\r\n\r\n")
         self._flush()
+        self.exchange = None  # the circle of the two would keep the request's body until a collection
         if not self.gone:
             self._connection.answered(self._keep)
 

@@ -1,6 +1,7 @@
 """One connection to a provider: sends a request in one go and hands the answer over as it arrives."""
 
 import asyncio
+import re
 from typing import Protocol, cast
 
 import httptools
@@ -9,6 +10,7 @@ import msgspec
 Headers = list[tuple[bytes, bytes]]
 
 _NO_BODY = frozenset({204, 304})
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HEAD_BYTES = 256 * 1024
 """Of status lines, headers, interim answers, chunk sizes and trailers in a row, without a byte of a body."""
 
@@ -129,6 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.gone(self)
         self._transport = None
+        del self._parser  # it holds us as we hold it
         answer, self._answer = self._answer, None
         if answer is None:
             return
@@ -157,13 +160,26 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 100:
             raise ValueError(f"status {status}")  # the parser passes it on as an error of its own
+        if _CONTROL.search(self._reason):  # the parser takes anything for a reason; a strict client does not
+            raise ValueError("control characters in the reason")
+        if self._parser.get_http_version() not in {"1.1", "1.0"}:
+            raise ValueError("another version of HTTP")
+        codings = [
+            value.rstrip(b" \t").lower() for name, value in self._headers if name.lower() == b"transfer-encoding"
+        ]
+        if codings not in (
+            [],
+            [b"chunked"],
+        ):  # the parser would hand on what is coded, as a body that ends with the connection
+            raise ValueError("an unknown transfer coding")
         if status < 200:
+            if codings or _length(self._headers):  # of one that it does not know, the parser reads the body
+                raise ValueError("an interim answer with a body")
             self._headers, self._reason = [], b""
             return
         self._has_head = True
         length = _length(self._headers)
-        chunked = any(name.lower() == b"transfer-encoding" for name, _ in self._headers)
-        self._until_close = length is None and not chunked and status not in _NO_BODY
+        self._until_close = length is None and not codings and status not in _NO_BODY
         if self._answer:
             self._answer.head(Head(status=status, reason=self._reason, headers=self._headers, length=length))
 

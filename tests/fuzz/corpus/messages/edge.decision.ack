@@ -1,0 +1,2 @@
+DecisionAck
+“¡e
