@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.request import getproxies_environment
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.publisher import Publisher
 from services.edge.stores.spool import Spool
-from services.edge.stores.upstream import UpstreamPool
+from services.edge.stores.upstream import Addresses, Dialler, Proxies, Trust, UpstreamPool
 from shared import clock, telemetry
 from shared.bus import Bus, open_bus
 from shared.bus.config import ConfigFollower
@@ -162,10 +163,17 @@ async def catalogue(app: web.Application) -> AsyncIterator[None]:
 
 async def upstream(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    pool = app[POOL] = UpstreamPool(
+    dialler = Dialler(
+        Addresses(settings.upstream_dns_ttl_seconds, settings.upstream_dns_stale_seconds),
+        Proxies(getproxies_environment()),
+        Trust(settings.upstream_ca_file, settings.upstream_client_cert_file, settings.upstream_client_key_file),
         settings.upstream_connect_timeout_seconds,
-        settings.upstream_keep_alive_seconds,
-        settings.upstream_max_idle_connections,
+    )
+    pool = app[POOL] = UpstreamPool(
+        dialler,
+        idle_seconds=settings.upstream_keep_alive_seconds,
+        idle_most=settings.upstream_max_idle_connections,
+        lifetime_seconds=settings.upstream_max_connection_age_seconds,
     )
     yield
     await pool.close()

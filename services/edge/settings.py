@@ -14,6 +14,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         the ends of those in flight still fit.
     reserve_deadline_ms, reserve_first_tries: after so many silent tries the owner counts as away.
     upstream_idle_timeout_seconds: must stay above 600, since a model may think that long without a byte.
+    upstream_max_connection_age_seconds: an older connection carries no further request.
+    upstream_dns_*: how long resolved addresses are taken for true, and the last ones while the resolver fails.
+    upstream_ca_file: PEM; trusted for providers and https proxies beside the system's store (or SSL_CERT_FILE).
+    upstream_client_*_file: PEM; shown where a provider asks for a certificate. All three are read again when they change.
     leases: admit attempts on money lent in advance, where budget lends any.
     heartbeat_seconds: upstream silence after which the client gets a ping.
     """
@@ -53,6 +57,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upstream_idle_timeout_seconds: float = 900.0
     upstream_max_idle_connections: int = 64
     upstream_keep_alive_seconds: float = 30.0
+    upstream_max_connection_age_seconds: float = 600.0
+    upstream_dns_ttl_seconds: float = 30.0
+    upstream_dns_stale_seconds: float = 3600.0
+    upstream_ca_file: str = ""
+    upstream_client_cert_file: str = ""
+    upstream_client_key_file: str = ""
     heartbeat_seconds: float = 15.0
     drain_seconds: float = 600.0
 

@@ -31,6 +31,19 @@ class Answer(Protocol):
     def lost(self, reason: str) -> None: ...
 
 
+class Via(msgspec.Struct, frozen=True):
+    """How a request for an http provider is put to a proxy. before: what makes its target absolute."""
+
+    before: bytes
+    authorization: bytes
+
+    def wrapped(self, head: bytes) -> bytes:
+        method, rest = head.split(b" ", 1)
+        line, fields = rest.split(b"\r\n", 1)
+        ours = b"Proxy-Authorization: %b\r\n" % self.authorization if self.authorization else b""
+        return b"%b %b%b\r\n%b%b" % (method, self.before, line, ours, fields)
+
+
 class Owner(Protocol):
     """Who is told that a connection can carry another request, or is gone."""
 
@@ -41,7 +54,8 @@ class Owner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """HTTP/1.1, one request at a time.
 
-    requests: how many were sent on it. answered: whether a byte of the running answer has come.
+    requests: how many were sent on it. answered: whether a byte of the running answer has come. place, address: what it is
+    connected to, by name and as found; idle_since, made_at: loop time. via: where a proxy reads the requests.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -54,6 +68,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.requests = 0
         self.answered = False
         self.idle_since = 0.0
+        self.made_at = 0.0
+        self.place = ("", 0)
+        self.address = ""
+        self.via: Via | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -82,6 +100,8 @@ class UpstreamConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(answer.lost, "closed")
             return
         self._answer = answer
+        if self.via is not None:
+            head = self.via.wrapped(head)
         self._transport.writelines([head, body] if body else [head])
 
     def pause(self) -> None:
