@@ -15,6 +15,7 @@ from services.edge.handlers.server import Server
 from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
+from services.edge.stores.certificate import Certificate
 from services.edge.stores.credentials import Credentials
 from services.edge.stores.leases import Lender
 from services.edge.stores.owners import Owners
@@ -38,6 +39,7 @@ LENDER = web.AppKey("lender", Lender)
 PRESENCE = web.AppKey("presence", Presence)
 POOL = web.AppKey("pool", UpstreamPool)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+CERTIFICATE = web.AppKey("certificate", Certificate)
 SERVER = web.AppKey("server", Server)
 
 RETURN_SECONDS = 2.0
@@ -57,6 +59,8 @@ def build_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(presence)
     app.cleanup_ctx.append(catalogue)
     app.cleanup_ctx.append(upstream)
+    if settings.tls_cert_file or settings.tls_key_file:
+        app.cleanup_ctx.append(certificate)
     app.cleanup_ctx.append(server)  # drained before anything that its requests need goes
     return app
 
@@ -179,6 +183,15 @@ async def upstream(app: web.Application) -> AsyncIterator[None]:
     await pool.close()
 
 
+async def certificate(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    shown = app[CERTIFICATE] = Certificate(settings.tls_cert_file, settings.tls_key_file)
+    task = asyncio.create_task(shown.watch(settings.tls_reload_seconds), name="certificate")
+    watch(app, task)
+    yield
+    await end(task)
+
+
 async def server(app: web.Application) -> AsyncIterator[None]:
     settings, spool_ = app[SETTINGS], app[SPOOL]
     dispatcher = Dispatcher(_wiring(app))
@@ -188,7 +201,11 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
     app[READY] = lambda: not running.draining and not spool_.failed
     app[PORTS]["edge"] = await running.listen(
-        settings.listen_host, settings.listen_port, settings.listen_backlog, settings.reuse_port
+        settings.listen_host,
+        settings.listen_port,
+        settings.listen_backlog,
+        settings.reuse_port,
+        app[CERTIFICATE].listening if CERTIFICATE in app else None,
     )
 
     async def drain() -> None:

@@ -9,6 +9,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Read from EDGE_…. http_*: health and metrics; listen_*: client traffic, 0 takes any free port.
 
     reuse_port: several workers listen on one port, and the kernel spreads connections over them.
+    tls_*_file: PEM, the certificate with its chain, and its key; empty: clients speak plain HTTP. Looked at once in
+        tls_reload_seconds: a changed pair serves the next connections, one that cannot be used leaves the one before.
     data_dir: the spool and the edge's identity; one worker alone uses it.
     spool_segment_bytes: 16–64 MiB. spool_reserve_bytes: free disk below which governed requests are refused, so that
         the ends of those in flight still fit.
@@ -32,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen_port: int = 8080
     listen_backlog: int = 1024
     reuse_port: bool = False
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_reload_seconds: float = 10.0
     data_dir: str = ".sluicegate/edge"
 
     queue_seconds: float = 20.0
