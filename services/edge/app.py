@@ -7,6 +7,7 @@ from urllib.request import getproxies_environment
 
 from aiohttp import web
 
+from services.edge.core.crowd import Crowd
 from services.edge.core.policy import Policy
 from services.edge.core.repeats import Repeats
 from services.edge.handlers.dispatch import Dispatcher
@@ -236,4 +237,5 @@ def _wiring(app: web.Application) -> Wiring:
         pool=app[POOL],
         catalogue=app[CATALOGUE],
         repeats=Repeats(),
+        crowd=Crowd(app[SETTINGS].max_connections_per_key),
     )

@@ -152,7 +152,7 @@ class ClientConnection(asyncio.Protocol):
     def _request_read(self, request: Request) -> None:
         self._queue.append(request)
         if len(self._queue) > PIPELINED_MOST:
-            self._refusal = Rejected("invalid_request_error", "too many requests sent ahead", 400)
+            self._reader.refuse(Rejected("invalid_request_error", "too many requests sent ahead", 400))
 
     # What the responder calls.
 

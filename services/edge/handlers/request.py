@@ -107,6 +107,10 @@ class RequestReader:
         if self._overhead > self._limits.header_bytes:
             raise self._too_large_head()
 
+    def refuse(self, failure: Rejected) -> NoReturn:
+        """Called from within on_request: read no further; `feed` raises this."""
+        self._stop(failure)
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:
