@@ -53,5 +53,5 @@ def test_however_it_is_split_little_is_held(sizes: list[int]) -> None:
     for size in sizes:
         collected.add(b" " * size)
         held = len(collected._head) + len(collected._tail) + sum(map(len, collected._parts))
-        assert held <= max(min(collected.size, WHOLE_BYTES), HEAD_BYTES + 3 * TAIL_BYTES)
+        assert held <= max(min(collected.size, WHOLE_BYTES), HEAD_BYTES + 2 * TAIL_BYTES)
     assert sys.getsizeof(collected._tail) < 6 * TAIL_BYTES

@@ -4,8 +4,8 @@ import re
 
 import msgspec
 
-WHOLE_BYTES = 1024 * 1024
-"""Twice what the longest answer of text comes to; only results of the provider's tools are larger."""
+WHOLE_BYTES = 256 * 1024
+"""What a larger answer has kept here would be held twice: it is on its way to the client by then."""
 HEAD_BYTES, TAIL_BYTES = 4 * 1024, 64 * 1024
 _TRIES = 16
 """Places in the tail that are tried: decoding each costs, and a text may hold thousands that look right."""

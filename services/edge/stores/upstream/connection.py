@@ -13,6 +13,11 @@ _HEAD_BYTES = 256 * 1024
 """Of status lines, headers, interim answers, chunk sizes and trailers in a row, without a byte of a body."""
 
 
+READ_BYTES = 64 * 1024
+"""Read at once. So much and what one write buffer holds is in memory for a client that does not read; uvloop by itself
+reads 256 kB."""
+
+
 class Head(msgspec.Struct, frozen=True):
     """Status line and headers of an answer, names as the provider wrote them. length: None without Content-Length."""
 
@@ -51,7 +56,11 @@ class Owner(Protocol):
     def gone(self, connection: "UpstreamConnection") -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+_read_into = memoryview(bytearray(READ_BYTES))
+"""Of all connections: the loop reads and tells of it in one go, and the parser copies what it hands on."""
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
     """HTTP/1.1, one request at a time.
 
     requests: how many were sent on it. answered: whether a byte of the running answer has come. place, address: what it is
@@ -123,7 +132,11 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _read_into
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = _read_into[:nbytes]
         if self._answer is None:
             self.abort()  # an answer nobody asked for: whatever it is, it must not meet the next request
             return
@@ -136,7 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._flush()
                 self._fail(f"malformed answer: {error}")
                 return
-        self._overhead = 0 if self._bodies else self._overhead + len(data)
+        self._overhead = 0 if self._bodies else self._overhead + nbytes
         self._flush()
         if self._complete:
             self._end()

@@ -9,7 +9,8 @@ from services.edge.stores.upstream.origin import Origin
 from services.edge.stores.upstream.pool import UpstreamPool
 from shared.errors import Unavailable
 
-LARGEST = 8 * 1024 * 1024
+LARGEST = 1024 * 1024
+"""A client that does not read holds it in our memory."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
