@@ -14,10 +14,11 @@ from typing import Protocol
 import structlog
 import uvloop
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared import logs
 from shared.errors import Overtaken, Rejected, Unavailable
+from shared.exposition import exposition
 
 log = structlog.get_logger()
 
@@ -114,7 +115,7 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=await exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def watch(app: web.Application, task: "asyncio.Task[None]") -> None:
