@@ -8,7 +8,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric, disable_creat
 SLICE = 200
 """Samples written between two turns of the loop: about a millisecond."""
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types. When a counter began: nobody asks, and it would double what is written
+# When a counter began nobody asks, and it would double what is written.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 
 
 async def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:
