@@ -8,6 +8,9 @@ from shared.bus import BusSettings
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read from EDGE_…. http_*: health and metrics; listen_*: client traffic, 0 takes any free port.
 
+    workers: so many processes that share the port, under a parent whose health port stands for all. The first has data_dir,
+        the others a folder each below it; one that has left a spool there is started again. reuse_port is set for them.
+        0: this process alone, whatever is there.
     reuse_port: several workers listen on one port, and the kernel spreads connections over them.
     tls_*_file: PEM, the certificate with its chain, and its key; empty: clients speak plain HTTP. Looked at once in
         tls_reload_seconds: a changed pair serves the next connections, one that cannot be used leaves the one before.
@@ -37,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen_port: int = 8080
     listen_backlog: int = 1024
     reuse_port: bool = False
+    workers: int = 1
     tls_cert_file: str = ""
     tls_key_file: str = ""
     tls_reload_seconds: float = 10.0
