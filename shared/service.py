@@ -14,10 +14,11 @@ from typing import Protocol
 import structlog
 import uvloop
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared import logs
 from shared.errors import Overtaken, Rejected, Unavailable
+from shared.exposition import exposition
 
 log = structlog.get_logger()
 
@@ -40,6 +41,16 @@ class Drain(Protocol):
 
 DRAIN: web.AppKey[Drain] = web.AppKey("drain", Drain)
 """Optional; awaited at a stop while the health endpoints still answer, so that /readyz tells of the drain."""
+
+
+class Text(Protocol):
+    """What /metrics says."""
+
+    async def __call__(self) -> bytes: ...
+
+
+METRICS: web.AppKey[Text] = web.AppKey("metrics", Text)
+"""Optional; without it, the metrics of this process."""
 
 PORTS = web.AppKey("ports", dict[str, int])
 """Ports a service bound beside its HTTP port, told in the ready file."""
@@ -114,7 +125,8 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = request.app.get(METRICS, exposition)
+    return web.Response(body=await text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def watch(app: web.Application, task: "asyncio.Task[None]") -> None:

@@ -48,6 +48,9 @@ edge_input_counts = Counter(
     ["outcome"],
 )
 edge_repeats = Counter("sluicegate_edge_repeats_total", "Requests that a client sent again: one storm is one request.")
+edge_certificate_reloads = Counter(
+    "sluicegate_edge_certificate_reloads_total", "Changes of the certificate's files, by what came of them.", ["result"]
+)
 
 budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])
 budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to LEDGER.")

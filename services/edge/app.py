@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.request import getproxies_environment
 
 from aiohttp import web
 
+from services.edge.core.crowd import Crowd
 from services.edge.core.policy import Policy
 from services.edge.core.repeats import Repeats
 from services.edge.handlers.dispatch import Dispatcher
@@ -15,13 +17,14 @@ from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
 from services.edge.stores.allocator import give_back_large_blocks
 from services.edge.stores.catalogue import Catalogue
+from services.edge.stores.certificate import Certificate
 from services.edge.stores.credentials import Credentials
 from services.edge.stores.leases import Lender
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.publisher import Publisher
 from services.edge.stores.spool import Spool
-from services.edge.stores.upstream import UpstreamPool
+from services.edge.stores.upstream import Addresses, Dialler, Proxies, Trust, UpstreamPool
 from shared import clock, telemetry
 from shared.bus import Bus, open_bus
 from shared.bus.config import ConfigFollower
@@ -38,6 +41,7 @@ LENDER = web.AppKey("lender", Lender)
 PRESENCE = web.AppKey("presence", Presence)
 POOL = web.AppKey("pool", UpstreamPool)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+CERTIFICATE = web.AppKey("certificate", Certificate)
 SERVER = web.AppKey("server", Server)
 
 RETURN_SECONDS = 2.0
@@ -58,6 +62,8 @@ def build_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(presence)
     app.cleanup_ctx.append(catalogue)
     app.cleanup_ctx.append(upstream)
+    if settings.tls_cert_file or settings.tls_key_file:
+        app.cleanup_ctx.append(certificate)
     app.cleanup_ctx.append(server)  # drained before anything that its requests need goes
     return app
 
@@ -164,13 +170,29 @@ async def catalogue(app: web.Application) -> AsyncIterator[None]:
 
 async def upstream(app: web.Application) -> AsyncIterator[None]:
     settings = app[SETTINGS]
-    pool = app[POOL] = UpstreamPool(
+    dialler = Dialler(
+        Addresses(settings.upstream_dns_ttl_seconds, settings.upstream_dns_stale_seconds),
+        Proxies(getproxies_environment()),
+        Trust(settings.upstream_ca_file, settings.upstream_client_cert_file, settings.upstream_client_key_file),
         settings.upstream_connect_timeout_seconds,
-        settings.upstream_keep_alive_seconds,
-        settings.upstream_max_idle_connections,
+    )
+    pool = app[POOL] = UpstreamPool(
+        dialler,
+        idle_seconds=settings.upstream_keep_alive_seconds,
+        idle_most=settings.upstream_max_idle_connections,
+        lifetime_seconds=settings.upstream_max_connection_age_seconds,
     )
     yield
     await pool.close()
+
+
+async def certificate(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    shown = app[CERTIFICATE] = Certificate(settings.tls_cert_file, settings.tls_key_file)
+    task = asyncio.create_task(shown.watch(settings.tls_reload_seconds), name="certificate")
+    watch(app, task)
+    yield
+    await end(task)
 
 
 async def server(app: web.Application) -> AsyncIterator[None]:
@@ -182,7 +204,11 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
     app[READY] = lambda: not running.draining and not spool_.failed
     app[PORTS]["edge"] = await running.listen(
-        settings.listen_host, settings.listen_port, settings.listen_backlog, settings.reuse_port
+        settings.listen_host,
+        settings.listen_port,
+        settings.listen_backlog,
+        settings.reuse_port,
+        app[CERTIFICATE].listening if CERTIFICATE in app else None,
     )
 
     async def drain() -> None:
@@ -213,4 +239,5 @@ def _wiring(app: web.Application) -> Wiring:
         pool=app[POOL],
         catalogue=app[CATALOGUE],
         repeats=Repeats(),
+        crowd=Crowd(app[SETTINGS].max_connections_per_key),
     )

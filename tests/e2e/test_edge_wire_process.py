@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from services.edge.settings import Settings
 from shared.bus import open_bus, provision
 from shared.settings import environ_of
@@ -25,12 +27,19 @@ __all__ = ["upstream"]  # a fixture
 
 @asynccontextmanager
 async def edge_process(
-    broker: Broker, folder: Path
+    broker: Broker, folder: Path, **changes: object
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, int]]]:
-    """A worker and its ports."""
+    """A worker and its ports. changes: settings by name."""
     ready = folder / "ready.json"
-    settings = Settings(
-        bus=broker.settings(), listen_port=0, data_dir=str(folder / "edge"), ready_file=str(ready), drain_seconds=10.0
+    settings = msgspec.structs.replace(
+        Settings(
+            bus=broker.settings(),
+            listen_port=0,
+            data_dir=str(folder / "edge"),
+            ready_file=str(ready),
+            drain_seconds=10.0,
+        ),
+        **changes,
     )
     environ = os.environ | environ_of(settings, "EDGE") | {"TEST_PROVIDER_KEY": "sk-provider"}
     with (folder / "edge.log").open("w") as log:

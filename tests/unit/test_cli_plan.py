@@ -91,7 +91,7 @@ def test_our_own_processes_are_never_behind_the_users_proxy() -> None:
     assert environ["no_proxy"] == "127.0.0.1,localhost"
 
 
-def many(**options: int) -> dict[str, dict[str, str]]:
+def many(**options: object) -> dict[str, dict[str, str]]:
     made = plan.services(USER, LAYOUT, Options(**options), BUS, Path("/data/admin-token"), ["0", "1", "2"])  # type: ignore[arg-type]  # fields by name
     return {service.name: service.environ() for service in made}
 
@@ -130,3 +130,11 @@ def test_options_name_the_ports() -> None:
     assert found["edge"].environ()["EDGE_LISTEN_PORT"] == "0"
     assert found["console"].environ()["CONSOLE_HTTP_PORT"] == "9081"
     assert found["console"].environ()["CONSOLE_CLICKHOUSE_URL"] == "http://127.0.0.1:8123"
+
+
+def test_a_certificate_reaches_every_edge_by_the_path_given_and_the_console_says_https() -> None:
+    """A link is not followed here: what it is changed to is how certificates are renewed."""
+    found = many(edges=2, edge_tls_cert=Path("/etc/tls/tls.crt"), edge_tls_key=Path("/etc/tls/tls.key"))
+    for edge in (found["edge"], found["edge-2"]):
+        assert (edge["EDGE_TLS_CERT_FILE"], edge["EDGE_TLS_KEY_FILE"]) == ("/etc/tls/tls.crt", "/etc/tls/tls.key")
+    assert found["console"]["CONSOLE_EDGE_URL"] == "https://127.0.0.1:8080/anthropic"

@@ -10,7 +10,6 @@ from services.cli import options
 from services.cli.api import Target
 from services.cli.core import connect
 from services.cli.errors import Trouble
-from services.cli.supervisor import ports
 from services.cli.supervisor.data import Layout, read_secret
 
 
@@ -67,7 +66,7 @@ def base_url_of(target: Target) -> str:
         raise Trouble(
             f"nothing runs on {target.data_dir}: start it with `sluicegate up`, or name the edge with --base-url"
         )
-    return f"http://{ports.LOOPBACK}:{running['edge']}/anthropic"
+    return f"{running['edge_url']}/anthropic"
 
 
 def first_key_of(target: Target) -> str:

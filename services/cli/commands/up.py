@@ -11,6 +11,7 @@ from services.cli.supervisor.plan import Options
 
 PORT = click.IntRange(0, 65_535)
 COUNT = click.IntRange(1, 64)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command("up")
@@ -28,8 +29,16 @@ COUNT = click.IntRange(1, 64)
 @click.option("--clickhouse-port", type=PORT, default=8123, show_default=True, help="ClickHouse's HTTP protocol.")
 @click.option("--nats-port", type=PORT, default=4222, show_default=True, help="The broker.")
 @click.option(
-    "--edges", type=COUNT, default=1, show_default=True, help="Edge processes; they share the edge port and the load."
+    "--edge-workers",
+    "--edges",
+    "edges",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Edge processes; they share the edge port and the load.",
 )
+@click.option("--edge-tls-cert", type=FILE, help="PEM: the certificate with its chain. Clients then speak https.")
+@click.option("--edge-tls-key", type=FILE, help="PEM: its key. Both are read again when they change.")
 @click.option(
     "--budgets",
     type=COUNT,
@@ -46,4 +55,6 @@ def command(**given: object) -> None:
     Without ANTHROPIC_API_KEY traffic goes to the simulator. `SLUICEGATE_EDGE_LOG_LEVEL=debug` sets EDGE_LOG_LEVEL of
     the service edge, and so for each setting of each service.
     """
+    if (given["edge_tls_cert"] is None) != (given["edge_tls_key"] is None):
+        raise click.UsageError("--edge-tls-cert and --edge-tls-key belong together")
     asyncio.run(up.up(Options(**given), os.environ))  # type: ignore[arg-type]  # click has converted them

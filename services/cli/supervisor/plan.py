@@ -38,6 +38,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     edges: int = 1
     budgets: int = 1
     shards: int = 1
+    edge_tls_cert: Path | None = None
+    edge_tls_key: Path | None = None
+
+    def edge_url(self, port: int) -> str:
+        """Where clients find the edge."""
+        return f"{'https' if self.edge_tls_cert else 'http'}://{LOOPBACK}:{port}"
 
 
 class BusUrls(msgspec.Struct, frozen=True):
@@ -95,7 +101,9 @@ def budget(replica: str, options: Options, shards: list[str]) -> dict[str, str]:
 
 def edge(name: str, options: Options, layout: Layout) -> dict[str, str]:
     """Each has a folder, and so an identity and a spool, of its own; all listen on one port."""
-    return {
+    # not resolved: a link that is changed to point elsewhere is how certificates are renewed
+    files = {"EDGE_TLS_CERT_FILE": options.edge_tls_cert, "EDGE_TLS_KEY_FILE": options.edge_tls_key}
+    return {variable: str(path.absolute()) for variable, path in files.items() if path} | {
         "EDGE_LISTEN_PORT": str(options.edge_port),
         "EDGE_REUSE_PORT": str(options.edges > 1).lower(),
         "EDGE_DATA_DIR": str(layout.of(name)),
@@ -116,7 +124,7 @@ def services(
             "CONSOLE_HTTP_PORT": str(options.console_port),
             "CONSOLE_ADMIN_TOKEN_FILE": str(token_file),
             "CONSOLE_CLICKHOUSE_URL": f"http://{LOOPBACK}:{options.clickhouse_port}",
-            "CONSOLE_EDGE_URL": f"http://{LOOPBACK}:{options.edge_port}/anthropic",
+            "CONSOLE_EDGE_URL": f"{options.edge_url(options.edge_port)}/anthropic",
         },
     }
     own |= {name: budget(name, options, shards) for name in names("budget", options.budgets)}

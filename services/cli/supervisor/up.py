@@ -232,6 +232,7 @@ class Run:
             self._layout.ports,
             {
                 "edge": known["edge"]["edge"],
+                "edge_url": self._options.edge_url(known["edge"]["edge"]),
                 "console": known["console"]["http"],
                 "clickhouse": known["analytics"]["clickhouse"],
                 "nats": known["nats"]["nats"],
@@ -253,7 +254,7 @@ class Run:
             )
         traffic += organisation.unset(applied.document, self._edges[0].environ())
         return Summary(
-            base_url=f"http://{ports.LOOPBACK}:{known['edge']['edge']}/anthropic",
+            base_url=f"{self._options.edge_url(known['edge']['edge'])}/anthropic",
             first_key=applied.first_key,
             first_key_name=applied.first_key_name,
             console_url=f"http://{ports.LOOPBACK}:{known['console']['http']}",

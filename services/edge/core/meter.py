@@ -6,12 +6,12 @@ import msgspec
 
 from services.edge.core import sse
 from services.edge.core import usage as usages
+from services.edge.core.collected import Collected
 from services.edge.core.observed import Observed
 from services.edge.core.usage import Asked, Counts, Usage
 from shared.contracts.edge import Line
 
 LARGEST_EVENT = 16 * 1024 * 1024  # beyond it an event passes unread: memory is bounded, usage is estimated
-LARGEST_JSON = 64 * 1024 * 1024
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -175,14 +175,11 @@ class JsonMeter:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._collected = Collected()
         self._last = b""
 
     def feed(self, data: bytes) -> Release:
-        self._size += len(data)
-        if self._size <= LARGEST_JSON:
-            self._parts.append(data)
+        self._collected.add(data)
         release, self._last = self._last + data[:-1], data[-1:] or self._last
         return Release(release if data else b"", False)
 
@@ -190,7 +187,7 @@ class JsonMeter:
         return self._last
 
     def tail(self) -> Tail:
-        return Tail(at_boundary=self._size <= 1, started=self._size > 1)
+        return Tail(at_boundary=self._collected.size <= 1, started=self._collected.size > 1)
 
     @property
     def error_type(self) -> str:
@@ -216,7 +213,7 @@ class JsonMeter:
 
     def _read(self) -> _Answer | None:
         try:
-            return _answer.decode(b"".join(self._parts))
+            return _answer.decode(self._collected.document())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -240,7 +237,7 @@ class JsonMeter:
     def _lines(self, counts: Counts, model: str, complete: bool) -> tuple[Line, ...]:
         if complete:
             return usages.of(counts, model or self._asked.model, self._asked)
-        return usages.estimate(counts, model, self._asked, -(-self._size // usages.BYTES_PER_TOKEN))
+        return usages.estimate(counts, model, self._asked, -(-self._collected.size // usages.BYTES_PER_TOKEN))
 
 
 def meter_for(content_type: bytes, status: int, asked: Asked) -> StreamMeter | JsonMeter:

@@ -79,6 +79,16 @@ def unavailable(error: Unavailable) -> Refusal:
     )
 
 
+def crowded(most: int) -> Refusal:
+    """Requests of one key at once, at one worker: nothing is asked of budget for it."""
+    return Refusal(
+        reason="busy",
+        code="key_crowded",
+        message=f"Too many requests at once: {most:,} of this key are running here, the most there may be; retry in 1 s.",
+        retry_after_s=1,
+    )
+
+
 def spool_failed() -> Refusal:
     return Refusal(
         reason="unavailable",

@@ -108,7 +108,10 @@ class ClientConnection(asyncio.Protocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """A client may close its side and still read; whether it does is found out by probing."""
+        """A client may close its side and still read; whether it does is found out by probing. Over TLS it may not."""
+        if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
+            self.abort() if self._running else self._close()
+            return False
         self._half_closed = True
         if self._running is None and not self._queue and not self._ahead:
             self._close()
@@ -152,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
     def _request_read(self, request: Request) -> None:
         self._queue.append(request)
         if len(self._queue) > PIPELINED_MOST:
-            self._refusal = Rejected("invalid_request_error", "too many requests sent ahead", 400)
+            self._reader.refuse(Rejected("invalid_request_error", "too many requests sent ahead", 400))
 
     # What the responder calls.
 

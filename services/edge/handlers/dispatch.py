@@ -71,11 +71,13 @@ class Dispatcher:
     def _start(self, answering: Exchange | Free, responder: Responder) -> None:
         task = self._wiring.loop.create_task(answering.run())
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, responder))
+        task.add_done_callback(lambda done: self._ended(done, answering, responder))
 
-    def _ended(self, task: "asyncio.Task[None]", responder: Responder) -> None:
+    def _ended(self, task: "asyncio.Task[None]", answering: Exchange | Free, responder: Responder) -> None:
         """A task that failed is a bug of ours: the client is told that much, and nobody else is harmed."""
         self._tasks.discard(task)
+        if answering.entered:
+            self._wiring.crowd.leave(answering.entered)
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("edge.request_failed", exc_info=error)

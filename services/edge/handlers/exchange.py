@@ -58,6 +58,7 @@ class Exchange:
         self._last: Admitted | None = None
         self._closed: Closed | None = None
         self._number = 0
+        self.entered = ""  # the key that this request counts for, until it has ended
         self._context = new_context(wiring, match)
         responder.exchange = self
 
@@ -102,6 +103,9 @@ class Exchange:
             return entered
         shard = directory.shard(entered.principal.org)
         self._context = msgspec.structs.replace(self._context, principal=entered.principal, shard=shard)
+        if not self._wiring.crowd.enter(entered.key.uid):
+            return refusals.crowded(self._wiring.crowd.most)
+        self.entered = entered.key.uid
         try:
             facts = read_facts(self._request.body, self._index)
         except Rejected as error:

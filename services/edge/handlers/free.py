@@ -54,6 +54,7 @@ class Free:
         self._responder = responder
         self._context = new_context(wiring, match)
         self._attempt: Attempt | None = None
+        self.entered = ""  # the key that this request counts for, until it has ended
 
     async def run(self) -> None:
         entered = door.enter(self._index, self._wiring.directory, self._context.received_at)
@@ -61,6 +62,10 @@ class Free:
             self._end(entered, "rejected")
             return
         self._context = msgspec.structs.replace(self._context, principal=entered.principal)
+        if not self._wiring.crowd.enter(entered.key.uid):
+            self._end(refusals.crowded(self._wiring.crowd.most), "rejected")
+            return
+        self.entered = entered.key.uid
         try:
             reply = await self._reply(entered.key)
         except Rejected as error:

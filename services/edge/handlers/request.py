@@ -116,6 +116,10 @@ class RequestReader:
         self._failure = None
         del self._parser, self._on_head, self._on_request
 
+    def refuse(self, failure: Rejected) -> NoReturn:
+        """Called from within on_request: read no further; `feed` raises this."""
+        self._stop(failure)
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:

@@ -10,6 +10,8 @@ Headers = list[tuple[bytes, bytes]]
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _NO_BODY = frozenset({204, 304})
+PILE_BYTES = 64 * 1024
+"""One turn of the loop may read megabytes of a provider: the transport must see them to say that the client is slow."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -44,6 +46,7 @@ class Responder:
         "_keep",
         "_loop",
         "_parts",
+        "_piled",
         "_transport",
         "bytes_out",
         "exchange",
@@ -67,6 +70,7 @@ class Responder:
         self._keep = False
         self._bodiless = False
         self._parts: list[bytes] = []
+        self._piled = 0
 
     def send(self, status: int, headers: Headers, body: bytes, reason: bytes | None = None) -> None:
         """A whole answer."""
@@ -136,10 +140,14 @@ class Responder:
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
+        self._piled += len(data)
+        if self._piled > PILE_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
         if self._parts:
             data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
+            self._piled = 0
             if not self.gone:
                 self._transport.write(data)

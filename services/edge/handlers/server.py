@@ -1,6 +1,7 @@
 """Listens for clients and knows every connection, so that it can drain them."""
 
 import asyncio
+import ssl
 
 import structlog
 
@@ -9,6 +10,9 @@ from services.edge.handlers.request import Limits
 from shared import telemetry
 
 log = structlog.get_logger()
+
+CLOSE_SECONDS = 2.0
+"""How long a client's goodbye is waited for, of TLS."""
 
 
 class Server:
@@ -25,10 +29,27 @@ class Server:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    async def listen(self, host: str, port: int, backlog: int = 1024, reuse_port: bool = False) -> int:
-        """Start accepting; returns the port. Raises OSError, naming the address, when it is taken."""
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        backlog: int = 1024,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> int:
+        """Start accepting; returns the port. Raises OSError, naming the address, when it is taken.
+
+        Over TLS a connection counts, and is limited, from the end of its handshake; that has as long as a head.
+        """
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self), host, port, reuse_port=reuse_port, backlog=backlog
+            lambda: ClientConnection(self),
+            host,
+            port,
+            reuse_port=reuse_port,
+            backlog=backlog,
+            ssl=tls,
+            ssl_handshake_timeout=self.timeouts.header_timeout_seconds if tls else None,
+            ssl_shutdown_timeout=CLOSE_SECONDS if tls else None,
         )
         bound: int = self._listening.sockets[0].getsockname()[1]
         return bound

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 
+from services.edge.core.crowd import Crowd
 from services.edge.core.lifecycle import Identity
 from services.edge.core.policy import Policy
 from services.edge.core.repeats import Repeats
@@ -36,3 +37,4 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     pool: UpstreamPool
     catalogue: Catalogue
     repeats: Repeats
+    crowd: Crowd

@@ -15,7 +15,7 @@ from services.edge.handlers.responder import Headers, Responder
 from services.edge.settings import Settings
 from services.edge.stores.upstream import Head, UpstreamConnection
 from tests.fixtures.exchanges import ASKED, parse
-from tests.fixtures.played import PlayedTransport, played_loop
+from tests.fixtures.played import PlayedTransport, arrive, played_loop
 from tests.fixtures.strict import Answers, Told
 from tests.fuzz.splits import split
 
@@ -77,7 +77,7 @@ def received(parts: list[bytes]) -> tuple[Came, bool]:
     connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", came)
     for part in parts:
         if not transport.closed:
-            connection.data_received(part)
+            arrive(connection, part)
     connection.connection_lost(None)
     return came, pool.back > 0
 
@@ -170,7 +170,7 @@ def reaches_the_client(data: bytes, whole: Came) -> None:
         connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", relay)
         for part in split(data):
             if not up.closed:
-                connection.data_received(part)
+                arrive(connection, part)
                 loop.turn()
         connection.connection_lost(None)
         loop.turn()

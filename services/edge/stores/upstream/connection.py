@@ -15,6 +15,11 @@ _HEAD_BYTES = 256 * 1024
 """Of status lines, headers, interim answers, chunk sizes and trailers in a row, without a byte of a body."""
 
 
+READ_BYTES = 64 * 1024
+"""Read at once. So much and what one write buffer holds is in memory for a client that does not read; uvloop by itself
+reads 256 kB."""
+
+
 class Head(msgspec.Struct, frozen=True):
     """Status line and headers of an answer, names as the provider wrote them. length: None without Content-Length."""
 
@@ -33,6 +38,19 @@ class Answer(Protocol):
     def lost(self, reason: str) -> None: ...
 
 
+class Via(msgspec.Struct, frozen=True):
+    """How a request for an http provider is put to a proxy. before: what makes its target absolute."""
+
+    before: bytes
+    authorization: bytes
+
+    def wrapped(self, head: bytes) -> bytes:
+        method, rest = head.split(b" ", 1)
+        line, fields = rest.split(b"\r\n", 1)
+        ours = b"Proxy-Authorization: %b\r\n" % self.authorization if self.authorization else b""
+        return b"%b %b%b\r\n%b%b" % (method, self.before, line, ours, fields)
+
+
 class Owner(Protocol):
     """Who is told that a connection can carry another request, or is gone."""
 
@@ -40,10 +58,15 @@ class Owner(Protocol):
     def gone(self, connection: "UpstreamConnection") -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+_read_into = memoryview(bytearray(READ_BYTES))
+"""Of all connections: the loop reads and tells of it in one go, and the parser copies what it hands on."""
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
     """HTTP/1.1, one request at a time.
 
-    requests: how many were sent on it. answered: whether a byte of the running answer has come.
+    requests: how many were sent on it. answered: whether a byte of the running answer has come. place, address: what it is
+    connected to, by name and as found; idle_since, made_at: loop time. via: where a proxy reads the requests.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -56,6 +79,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.requests = 0
         self.answered = False
         self.idle_since = 0.0
+        self.made_at = 0.0
+        self.place = ("", 0)
+        self.address = ""
+        self.via: Via | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -84,6 +111,8 @@ class UpstreamConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(answer.lost, "closed")
             return
         self._answer = answer
+        if self.via is not None:
+            head = self.via.wrapped(head)
         self._transport.writelines([head, body] if body else [head])
 
     def pause(self) -> None:
@@ -105,7 +134,11 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _read_into
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = _read_into[:nbytes]
         if self._answer is None:
             self.abort()  # an answer nobody asked for: whatever it is, it must not meet the next request
             return
@@ -118,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._flush()
                 self._fail(f"malformed answer: {error}")
                 return
-        self._overhead = 0 if self._bodies else self._overhead + len(data)
+        self._overhead = 0 if self._bodies else self._overhead + nbytes
         self._flush()
         if self._complete:
             self._end()

@@ -5,10 +5,12 @@ import asyncio
 import msgspec
 
 from services.edge.stores.upstream.connection import Head
-from services.edge.stores.upstream.pool import Origin, UpstreamPool
+from services.edge.stores.upstream.origin import Origin
+from services.edge.stores.upstream.pool import UpstreamPool
 from shared.errors import Unavailable
 
-LARGEST = 8 * 1024 * 1024
+LARGEST = 1024 * 1024
+"""A client that does not read holds it in our memory."""
 
 
 class Fetched(msgspec.Struct, frozen=True):

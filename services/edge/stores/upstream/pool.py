@@ -1,56 +1,37 @@
 """Connections kept alive per origin, newest first, so that a quiet hour leaves few open."""
 
 import asyncio
-import ssl
-from urllib.parse import urlsplit
 
-import msgspec
-
+from services.edge.stores.upstream.addresses import Place
 from services.edge.stores.upstream.connection import UpstreamConnection
-from shared.errors import Unavailable
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """Where a provider listens. prefix: the path of its base URL, put before every request path; no trailing slash."""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: bytes
-
-    @property
-    def authority(self) -> bytes:
-        """The Host header: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = {"http": 80, "https": 443}[self.scheme]
-        return host.encode() if self.port == usual else f"{host}:{self.port}".encode()
-
-
-def origin_of(base_url: str) -> Origin:
-    """Raises ValueError when it is no http or https URL."""
-    url = urlsplit(base_url)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError(f"{base_url} is no http or https URL")
-    port = url.port or (443 if url.scheme == "https" else 80)
-    return Origin(scheme=url.scheme, host=url.hostname, port=port, prefix=url.path.rstrip("/").encode())
+from services.edge.stores.upstream.dialling import Dialler
+from services.edge.stores.upstream.origin import Origin
 
 
 class UpstreamPool:
     """Lends connections. A lent one comes back by itself when its answer is complete.
 
-    connect_seconds: name look-up, TCP and TLS together. idle_seconds: how long an unused connection is kept; shorter
-    than what providers keep, because a request on a connection that the other side is closing must be sent twice.
+    idle_seconds: how long an unused connection is kept; shorter than what providers keep, because a request on a
+    connection that the other side is closing must be sent twice. lifetime_seconds: after it a connection is used no
+    more, so that what a provider changes behind its name is followed.
     """
 
-    def __init__(self, connect_seconds: float = 10.0, idle_seconds: float = 45.0, idle_most: int = 256) -> None:
-        self._connect_seconds = connect_seconds
+    def __init__(
+        self,
+        dialler: Dialler | None = None,
+        *,
+        idle_seconds: float = 45.0,
+        idle_most: int = 256,
+        lifetime_seconds: float = 600.0,
+    ) -> None:
+        self._dialler = dialler or Dialler()
         self._idle_seconds = idle_seconds
         self._idle_most = idle_most
+        self._lifetime_seconds = lifetime_seconds
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._origins: dict[UpstreamConnection, Origin] = {}
-        # Verifies names and chains; the trust store is the system's, or SSL_CERT_FILE's.
-        self._tls = ssl.create_default_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._dialler.addresses.changed = self._moved
 
     @property
     def open(self) -> int:
@@ -63,44 +44,42 @@ class UpstreamPool:
         return await self._connect(origin)
 
     def _kept(self, origin: Origin) -> UpstreamConnection | None:
-        idle = self._idle.get(origin)
-        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        idle, now = self._idle.get(origin), asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()
-            if connection.usable and connection.idle_since > oldest:
+            if connection.usable and not self._is_old(connection, now):
+                self._dialler.addresses.refresh(connection.place)
                 return connection
             connection.abort()
         return None
 
+    def _is_old(self, connection: UpstreamConnection, now: float) -> bool:
+        return connection.idle_since <= now - self._idle_seconds or connection.made_at <= now - self._lifetime_seconds
+
     async def _connect(self, origin: Origin) -> UpstreamConnection:
-        tls = self._tls if origin.scheme == "https" else None
-        name = origin.host if tls else None
         connection = UpstreamConnection(self)
         self._origins[connection] = origin
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, origin.host, origin.port, ssl=tls, server_hostname=name
-                )
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            self._origins.pop(connection, None)
-            raise Unavailable(origin.host) from error
-        except asyncio.CancelledError:
+            await self._dialler.dial(origin, connection)
+        except BaseException:
             self._origins.pop(connection, None)
             connection.abort()
             raise
+        connection.made_at = asyncio.get_running_loop().time()
         return connection
 
     def free(self, connection: UpstreamConnection) -> None:
         origin = self._origins.get(connection)
-        if origin is None:
+        now = connection.idle_since = asyncio.get_running_loop().time()
+        if origin is None or self._is_old(connection, now) or not self._is_named(connection):
             connection.abort()
             return
         idle = self._idle.setdefault(origin, [])
-        connection.idle_since = asyncio.get_running_loop().time()
         idle.append(connection)
-        while len(idle) > self._idle_most or idle[0].idle_since < connection.idle_since - self._idle_seconds:
+        if len(idle) > self._idle_most:
             idle.pop(0).abort()
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(self._idle_seconds, self._sweep)
 
     def gone(self, connection: UpstreamConnection) -> None:
         origin = self._origins.pop(connection, None)
@@ -108,7 +87,33 @@ class UpstreamPool:
             idle.remove(connection)
 
     async def close(self) -> None:
+        if self._sweeping:
+            self._sweeping.cancel()
+        self._dialler.addresses.close()
         for connection in list(self._origins):
             connection.abort()
         self._origins.clear()
         self._idle.clear()
+
+    def _sweep(self) -> None:
+        """Close what has been idle or alive for too long; again while anything is idle."""
+        loop = asyncio.get_running_loop()
+        now, self._sweeping = loop.time(), None
+        for origin, idle in list(self._idle.items()):
+            for connection in [each for each in idle if self._is_old(each, now)]:
+                idle.remove(connection)
+                connection.abort()
+            if not idle:
+                del self._idle[origin]
+        if self._idle:
+            self._sweeping = loop.call_later(max(0.01, self._idle_seconds / 4), self._sweep)
+
+    def _moved(self, place: Place) -> None:
+        """The name was looked up: close the idle connections to addresses that it no longer stands for."""
+        for idle in self._idle.values():
+            for connection in [each for each in idle if each.place == place and not self._is_named(each)]:
+                idle.remove(connection)
+                connection.abort()
+
+    def _is_named(self, connection: UpstreamConnection) -> bool:
+        return self._dialler.addresses.names(connection.place, connection.address)
