@@ -1,34 +1,41 @@
 """/metrics of every service."""
 
 import asyncio
-import time
 
 import aiohttp
 from aiohttp import web
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from shared.exposition import SLICE, exposition
 from shared.service import new_app
 
 SERIES = 2_000
-"""Written in one go they stop the loop for 15 ms."""
+"""Written in one go they stop the loop for 15 ms, in slices for 4 to 5."""
 
 
-async def test_a_scrape_stops_the_loop_for_less_than_10_ms() -> None:
-    counter = Counter("test_scrape_total", "Many.", ["label"])
+async def test_a_scrape_gives_the_loop_its_turn_after_each_slice() -> None:
+    registry = CollectorRegistry()
+    counter = Counter("test_scrape_total", "Many.", ["label"], registry=registry)
     for number in range(SERIES):
         counter.labels(f"value-{number}").inc()
+    writing, turns = asyncio.create_task(exposition(registry)), 0
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert writing.result().count(b"test_scrape_total{") == SERIES
+    assert turns >= SERIES // SLICE
+
+
+async def test_a_service_answers_a_scrape() -> None:
     runner = web.AppRunner(new_app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/metrics"
     try:
-        async with aiohttp.ClientSession() as session:
-            pauses = [await longest_pause(session, url) for _ in range(10)]
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert b"sluicegate_edge_connections" in await answer.read()
     finally:
-        REGISTRY.unregister(counter)
         await runner.cleanup()
-    assert sorted(pauses)[len(pauses) // 2] < 0.010, "a collection of garbage may fall into one"
 
 
 async def test_a_scrape_in_slices_reads_as_one_in_a_piece() -> None:
@@ -41,19 +48,3 @@ async def test_a_scrape_in_slices_reads_as_one_in_a_piece() -> None:
         counter.labels(f'"value"\n{number}').inc(number)
         histogram.labels(str(number)).observe(number)
     assert await exposition(registry) == generate_latest(registry)
-
-
-async def longest_pause(session: aiohttp.ClientSession, url: str) -> float:
-    """Of the loop during one scrape, seconds of work: others use this machine too."""
-
-    async def scrape() -> bytes:
-        async with session.get(url) as answer:
-            return await answer.read()
-
-    scraping, longest = asyncio.create_task(scrape()), 0.0
-    while not scraping.done():
-        before = time.thread_time()
-        await asyncio.sleep(0)
-        longest = max(longest, time.thread_time() - before)
-    assert scraping.result().count(b"test_scrape_total{") == SERIES
-    return longest
