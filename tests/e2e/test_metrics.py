@@ -33,7 +33,7 @@ async def test_a_service_answers_a_scrape() -> None:
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/metrics"
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            assert b"sluicegate_edge_connections" in await answer.read()
+            assert b"python_info" in await answer.read()
     finally:
         await runner.cleanup()
 
