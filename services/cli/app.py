@@ -9,6 +9,7 @@ COMMANDS = {
     "up": "Start everything on this machine.",
     "status": "What runs, and whether it is ready.",
     "doctor": "Check this installation and say what to mend.",
+    "conformance": "Check what a gateway gives Claude Code, this one or any other.",
     "connect": "Point Claude Code to this gateway.",
     "apply": "Apply an organisation file.",
     "get": "Show what is governed.",

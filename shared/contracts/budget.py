@@ -37,6 +37,7 @@ class Reserve(Message, frozen=True, kw_only=True):
     may_wait: the client can stand in line. hold_class: call, stream, job.
     speed, geo, cache_ttl: as the body asks for them (standard|fast, ""|us|global, ""|5m|1h).
     max_tokens: 0 when the body gives none. body_digest: SHA-256 of the bytes of `messages` as sent.
+    retry: the client tries again what the provider has failed, so it counts on no limit of requests.
     """
 
     rid: str
@@ -65,6 +66,7 @@ class Reserve(Message, frozen=True, kw_only=True):
     waited_ms: int = 0
     hold_class: str = "call"
     visible_output: bool = True
+    retry: bool = False
 
 
 class Standing(Part, frozen=True, kw_only=True):

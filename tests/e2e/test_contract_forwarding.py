@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from services.cli.conformance.checks.forwarding import ERRORS, FORMLESS
 from tests.fixtures.contract import (
     PROVIDER_SECRET,
     Gateway,
@@ -139,29 +140,6 @@ async def test_the_key_comes_in_either_header_or_both(
     assert (await gateway.post("dev", message("who am I"), *credentials)).status == status
 
 
-ERRORS: list[tuple[str, str, list[bytes]]] = [
-    ("400 Bad Request", "invalid_request_error", []),
-    ("400 Bad Request", "invalid_request_error", [b"x-should-retry: true"]),
-    ("400 Bad Request", "billing_error", []),
-    ("401 Unauthorized", "authentication_error", []),
-    ("402 Payment Required", "billing_error", []),
-    ("403 Forbidden", "permission_error", []),
-    ("404 Not Found", "not_found_error", []),
-    ("408 Request Timeout", "timeout_error", []),
-    ("409 Conflict", "conflict_error", []),
-    ("413 Payload Too Large", "request_too_large", []),
-    ("422 Unprocessable Entity", "invalid_request_error", []),
-    ("429 Too Many Requests", "rate_limit_error", []),
-    ("429 Too Many Requests", "rate_limit_error", [b"retry-after: 7"]),
-    ("429 Too Many Requests", "rate_limit_error", [b"retry-after: 61", b"x-should-retry: true"]),
-    ("429 Too Many Requests", "rate_limit_error", [b"x-should-retry: false"]),
-    ("451 Unavailable For Legal Reasons", "api_error", []),
-    ("500 Internal Server Error", "api_error", []),
-    ("503 Service Unavailable", "api_error", [b"x-should-retry: false"]),
-    ("504 Gateway Timeout", "timeout_error", []),
-    ("529 Overloaded", "overloaded_error", []),
-    ("529 Overloaded", "overloaded_error", [b"x-should-retry: false"]),
-]
 TOLD = ("retry-after", "x-should-retry", "request-id", "content-type")
 
 
@@ -181,14 +159,7 @@ async def test_an_error_of_the_provider_passes_unmodified(
     assert {name: answer.header(name) for name in TOLD if answer.header(name)} == wanted
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        ("429 Too Many Requests", b"slow down", b"text/plain"),
-        ("502 Bad Gateway", b"<html>502 Bad Gateway</html>", b"text/html"),
-        ("503 Service Unavailable", b"", b"text/plain"),
-    ],
-)
+@pytest.mark.parametrize(("status", "body", "kind"), FORMLESS)
 async def test_an_error_in_no_known_form_passes_unmodified(
     gateway: Gateway, status: str, body: bytes, kind: bytes
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from services.cli.conformance.checks.metering import DOLLARS_PER_MILLION
 from tests.fixtures.contract import Gateway, installation, message, recorded, request, secret
 from tests.fixtures.money import bill_lines
 from tests.fixtures.upstream import CAPTURES, message_json, plain, says, stream
@@ -29,24 +30,6 @@ async def booked(gateway: Gateway, answer: Answer) -> tuple[dict[str, Any], int]
     row = await gateway.entry(answer)
     [line] = [line for line in bill_lines(gateway.up.bill) if line["request_id"] == row["upstream_request_id"]]
     return row, int(line["cost_nano_usd"])
-
-
-DOLLARS_PER_MILLION = {
-    "claude-fable-5-2": (8, 40, 10, 16, 0.20),
-    "claude-fable-5-1": (10, 50, 12.50, 20, 0.25),
-    "claude-fable-5": (10, 50, 12.50, 20, 1),
-    "claude-opus-5-5": (4, 20, 5, 8, 0.20),
-    "claude-opus-5": (5, 25, 6.25, 10, 0.50),
-    "claude-opus-4-8": (5, 25, 6.25, 10, 0.50),
-    "claude-opus-4-5": (5, 25, 6.25, 10, 0.50),
-    "claude-opus-4-1": (15, 75, 18.75, 30, 1.50),
-    "claude-sonnet-5-5": (2, 10, 2.50, 4, 0.10),
-    "claude-sonnet-5": (2, 10, 2.50, 4, 0.20),
-    "claude-sonnet-4-6": (3, 15, 3.75, 6, 0.30),
-    "claude-haiku-5-5": (0.10, 0.50, 0.125, 0.20, 0.01),
-    "claude-haiku-4-5": (1, 5, 1.25, 2, 0.10),
-}
-"""Contract 2.7: input, output, write 5m, write 1h, cache read."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

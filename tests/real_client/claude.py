@@ -1,30 +1,15 @@
-"""Runs Claude Code as a developer would, with an empty environment but for what points it at the gateway."""
+"""Runs Claude Code as a developer would, in the closed network that tests/real_client/run has made."""
 
-import json
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import msgspec
+from services.cli.conformance import claude as product
+from services.cli.conformance.claude import Turn, environment, turn_of, work_folder
 
 FOLDER = Path(__file__).parent
 OLDEST, NEWEST = "2.1.197", "2.1.329"
-
-
-class Turn(msgspec.Struct, frozen=True):
-    """What one run of the client showed. lines: all it said; result: its last line, the summary."""
-
-    exit_code: int
-    result: dict[str, Any]
-    seconds: float
-    stderr: str
-    lines: list[dict[str, Any]] = []
-
-    @property
-    def text(self) -> str:
-        return str(self.result.get("result", ""))
 
 
 def binary(version: str) -> Path:
@@ -48,36 +33,12 @@ def ask(version: str, home: Path, base_url: str, key: str, prompt: str, *more: s
         timeout=240,
         check=False,
     )
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    result = lines[-1] if lines else {}
-    return Turn(done.returncode, result, os.times().elapsed - before, done.stderr, lines)
+    return turn_of(done.returncode, done.stdout, done.stderr, os.times().elapsed - before, [])
 
 
 def command(version: str, prompt: str, *more: str) -> list[str]:
     """The words of one run that speaks JSON lines."""
-    words = [str(binary(version)), "-p", prompt, "--output-format", "stream-json", "--verbose"]
-    return [*words, "--allowedTools", "Bash,Read,Write,Edit", *more]
+    return product.command(binary(version), prompt, *more)
 
 
-def environment(home: Path, base_url: str, key: str, **environ: str) -> dict[str, str]:
-    """All that the client sees; an empty value leaves its variable out."""
-    found = {
-        "HOME": str(home),
-        "PATH": "/usr/bin:/bin",
-        "TERM": "dumb",
-        "LANG": "C.UTF-8",
-        "ANTHROPIC_BASE_URL": base_url,
-        "ANTHROPIC_AUTH_TOKEN": key,
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_TELEMETRY": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        **environ,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-def work_folder(home: Path) -> Path:
-    """Where it runs."""
-    work = home / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    return work
+__all__ = ["FOLDER", "NEWEST", "OLDEST", "Turn", "ask", "binary", "command", "environment", "work_folder"]

@@ -278,3 +278,26 @@ def test_only_so_many_marks_are_kept() -> None:
     repeats = Repeats(most=3)
     assert not any(repeats.is_repeat(("K", str(n), "", b""), 1) for n in range(10))
     assert [repeats.is_repeat(("K", str(n), "", b""), 2) for n in (9, 0)] == [True, False]
+
+
+def test_a_retry_is_what_the_provider_has_failed_before() -> None:
+    """Only that: a second post beside the first, after an answer, or after a refusal of ours counts like any other."""
+    repeats, mark = Repeats(), ("K", "S", "A", b"d")
+
+    def post(at: int) -> bool:
+        return repeats.is_repeat(mark, at) and repeats.is_retry(mark)
+
+    assert [post(1), post(2)] == [False, False]
+    repeats.failed(mark)
+    assert [post(3), post(4)] == [True, False]
+    repeats.failed(("K", "S", "A", b"other"))
+    assert not post(5)
+
+
+def test_a_storm_of_retries_counts_again_after_as_many_as_the_client_makes() -> None:
+    repeats, mark = Repeats(), ("K", "S", "A", b"d")
+    counted = 0
+    for at in range(1, 34):
+        counted += not (repeats.is_repeat(mark, at) and repeats.is_retry(mark))
+        repeats.failed(mark)
+    assert counted == 3

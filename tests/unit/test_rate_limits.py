@@ -239,3 +239,22 @@ def test_what_a_request_may_take_is_estimated_from_what_it_shows(
     bounds: tuple[Bound, ...], input_bytes: int, max_tokens: int, tokens: int
 ) -> None:
     assert tokens_asked(ask(bounds=bounds, input_bytes=input_bytes, max_tokens=max_tokens)) == tokens
+
+
+def test_a_retry_of_the_client_takes_nothing_of_a_quota_of_requests() -> None:
+    desk = Desk(limited(key=RateLimits(requests_per_minute=2, tokens_per_minute=100_000)))
+    desk.grant(ask("r1"))
+    desk.close(usage("r1"))
+    for number in range(10):
+        granted = ask(f"retry{number}", retry=True)
+        desk.grant(granted)
+        desk.close(usage(granted.rid))
+    desk.grant(ask("r2"))
+    assert desk.deny(ask("r3")).rate_limit == "requests_per_minute"
+    desk.grant(ask("retry of r1", retry=True))
+
+
+def test_a_retry_of_the_client_counts_on_all_other_limits() -> None:
+    desk = Desk(limited(key=RateLimits(concurrent_requests=1, requests_per_minute=5)))
+    desk.grant(ask("r1", retry=True))
+    assert desk.deny(ask("r2", retry=True)).rate_limit == "concurrent_requests"

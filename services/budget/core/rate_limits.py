@@ -92,8 +92,8 @@ def _tight(state: State, limit: RateLimit, ask: Reserve, tokens: int, now: Micro
     match limit.measure:
         case "concurrent":
             return _too_many_live(state.rates, limit, ask, now)
-        case "requests" if limit.id in state.rates.counted(ask.request_id, now):
-            return None  # a further attempt of a client request
+        case "requests" if ask.retry or limit.id in state.rates.counted(ask.request_id, now):
+            return None  # the client's own retry, or a further attempt, of a request that has counted
         case "requests":
             return _too_much(state.rates, limit, 1, 0, now)
     return _too_much(state.rates, limit, tokens, _taken_over(state, limit, ask, now), now)
@@ -151,6 +151,7 @@ def _denied(state: State, tight: Tight, contact: str, now: Micros) -> Denied:
 
 def charged(held: Held, limits: Sequence[RateLimit], ask: Reserve) -> Held:
     """With the limits it counts on from now on."""
+    limits = [limit for limit in limits if not (ask.retry and limit.measure == "requests")]
     rates = tuple(limit.id for limit in limits)
     counts_tokens = any(limit.measure == "tokens" for limit in limits)
     return msgspec.structs.replace(held, rates=rates, rate_tokens=tokens_asked(ask) if counts_tokens else 0)

@@ -22,7 +22,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """One client request once the door has let it in. facts: None for what has no body. shard: of its organisation."""
+    """One client request once the door has let it in. facts: None for what has no body. shard: of its organisation.
+
+    retry: the client tries again what the provider has failed.
+    """
 
     me: Identity
     request_id: str
@@ -33,6 +36,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     client_format: str = "anthropic"
     facts: Facts | None = None
     shard: str = DEFAULT_SHARD
+    retry: bool = False
 
 
 def principal_of(context: Context, attempt: Attempt) -> Principal:
@@ -68,6 +72,7 @@ def reserve(context: Context, rid: str, number: int, attempt: Attempt, replaces_
         body_digest=facts.body_digest,
         hold_class="stream" if facts.stream else "call",
         visible_output=facts.visible_output,
+        retry=context.retry,
     )
 
 

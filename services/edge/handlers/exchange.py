@@ -16,6 +16,7 @@ from services.edge.core.lifecycle import Context, Verdict
 from services.edge.core.operations import Match
 from services.edge.core.policy import Attempt
 from services.edge.core.refusals import Refusal
+from services.edge.core.repeats import Mark
 from services.edge.handlers import report
 from services.edge.handlers.attempt import Admitted, Closed, Sending, origin
 from services.edge.handlers.counting import recount
@@ -34,6 +35,9 @@ from shared.errors import Rejected, Unavailable
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+THE_PROVIDERS_FAULT = frozenset(("upstream_error", "upstream_broken", "not_sent"))
+"""How an admitted request ends that the client then tries again by itself."""
 
 
 class ClientGone(Exception):
@@ -55,6 +59,7 @@ class Exchange:
         self._rids: list[str] = []
         self._reserve_us = -1
         self._repeat = False
+        self._mark: Mark | None = None
         self._last: Admitted | None = None
         self._closed: Closed | None = None
         self._number = 0
@@ -111,8 +116,10 @@ class Exchange:
         except Rejected as error:
             return refusals.rejected(error)
         self._context = msgspec.structs.replace(self._context, facts=facts)
-        mark = (entered.key.uid, facts.session, facts.agent, facts.body_digest)
+        mark = self._mark = (entered.key.uid, facts.session, facts.agent, facts.body_digest)
         self._repeat = self._wiring.repeats.is_repeat(mark, now)
+        if self._repeat and self._wiring.repeats.is_retry(mark):
+            self._context = msgspec.structs.replace(self._context, retry=True)
         return self._wiring.policy.plan(entered.key, facts)
 
     async def _attempts(self, planned: tuple[Attempt, ...]) -> tuple[Refusal, str] | None:
@@ -318,6 +325,8 @@ class Exchange:
         )
 
     def _complete(self, verdict: Verdict) -> None:
+        if self._mark and self._last and verdict.outcome in THE_PROVIDERS_FAULT:
+            self._wiring.repeats.failed(self._mark)
         config = self._last.attempt.provider_config if self._last else ""
         report.completed(self._wiring.spool, self._context, verdict, config)
 

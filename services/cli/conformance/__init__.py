@@ -1,0 +1,1 @@
+"""`sluicegate conformance`: what Claude Code needs of a gateway, item by item, against any gateway."""
