@@ -201,7 +201,9 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     limits = Limits(
         body_bytes=settings.max_body_bytes, header_bytes=settings.max_header_bytes, headers=settings.max_header_count
     )
-    running = app[SERVER] = Server(dispatcher, settings, limits, settings.max_connections)
+    running = app[SERVER] = Server(
+        dispatcher, settings, limits, settings.max_connections, settings.max_request_bytes_in_all
+    )
     app[READY] = lambda: not running.draining and not spool_.failed
     app[PORTS]["edge"] = await running.listen(
         settings.listen_host,

@@ -16,6 +16,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tls_reload_seconds: a changed pair serves the next connections, one that cannot be used leaves the one before.
     max_connections: in all; one more is closed at once. max_connections_per_key: those with a request of the key running;
         one more request is answered 429, retryable. Idle ones have no key. 0: no limit.
+    max_request_bytes_in_all: of bodies in memory, of all clients together; what does not fit is answered 503, retryable.
     max_buffered_bytes: of an answer that does not stream, before it goes out in parts.
     data_dir: the spool and the edge's identity; one worker alone uses it.
     spool_segment_bytes: 16–64 MiB. spool_reserve_bytes: free disk below which governed requests are refused, so that
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_header_count: int = 128
     max_connections: int = 10_000
     max_connections_per_key: int = 1024
+    max_request_bytes_in_all: int = 256 * 1024 * 1024
     max_buffered_bytes: int = 256 * 1024
 
     upstream_connect_timeout_seconds: float = 10.0

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from services.edge.app import SERVER
 from tests.fixtures.edge import Start, start_edge
 from tests.fixtures.owner import denied
 from tests.fixtures.talk import FIRST_TURN, PLAIN, STREAMED, ask
@@ -65,3 +66,27 @@ async def test_places_are_given_back_however_a_request_ends(start_edge: Start) -
         await until(lambda: edge.owner.withdrawn)
         assert (await ask(edge.port, b"not json")).status == 400
         assert (await ask(edge.port, PLAIN, "/v1/models")).status != 429
+
+
+async def test_bodies_of_all_clients_together_take_no_more_than_they_may(start_edge: Start) -> None:
+    """What is refused holds nothing; what has ended has given its room back, whichever way it ended."""
+    body = PLAIN[:-1] + b',"metadata":{"user_id":"' + b"x" * 300_000 + b'"}}'
+    async with start_edge(max_request_bytes_in_all=1_000_000) as edge, AsyncExitStack() as stack:
+        room = edge.app[SERVER].room
+        clients = [await stack.enter_async_context(RawClient(edge.port)) for _ in range(3)]
+        for client in clients:
+            client.send(post("/v1/messages", body)[:-1])
+        await until(lambda: room.taken >= 3 * 300_000)
+        stranger = await stack.enter_async_context(RawClient(edge.port))
+        stranger.send(post("/v1/messages", body, key="of nobody"))
+        refused = await stranger.answer()
+        error = json.loads(refused.body)["error"]
+        assert (refused.status, refused.header("retry-after"), "retry" in error["message"]) == (503, b"1", True)
+        assert (await ask(edge.port, PLAIN)).status == 200, "a small one has room"
+        clients[0].reset()
+        await until(lambda: room.taken < 3 * 300_000)
+        assert (await ask(edge.port, body)).status == 200
+        for client in clients[1:]:
+            client.send(b"}")
+            assert (await client.answer()).status == 200
+        await until(lambda: room.taken == 0)

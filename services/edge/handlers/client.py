@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from typing import Protocol, cast
 
-from services.edge.handlers.request import Head, Limits, Request, RequestReader
+from services.edge.handlers.request import Head, Limits, Request, RequestReader, Room
 from services.edge.handlers.responder import CONTINUE, Responder
 from shared.errors import Rejected
 
@@ -47,6 +47,7 @@ class Host(Protocol):
 
     timeouts: Timeouts
     limits: Limits
+    room: Room
     handler: Handler
 
     @property
@@ -61,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._reader = RequestReader(host.limits, self._head_read, self._request_read)
+        self._reader = RequestReader(host.limits, self._head_read, self._request_read, host.room)
         self._transport: asyncio.Transport | None = None
         self._running: Responder | None = None
         self._queue: deque[Request] = deque()
@@ -161,6 +162,8 @@ class ClientConnection(asyncio.Protocol):
 
     def answered(self, keep: bool) -> None:
         self._running = None
+        if not self._queue and not self._reader.begun:
+            self._reader.answered()
         if not keep or self._transport is None:
             self._linger()
             return

@@ -20,7 +20,7 @@ from shared.errors import Rejected
 
 log = structlog.get_logger()
 
-REASONS: dict[int, Reason] = {413: "too_large", 408: "timeout"}
+REASONS: dict[int, Reason] = {413: "too_large", 408: "timeout", 503: "unavailable"}
 
 
 class Dispatcher:
@@ -44,7 +44,12 @@ class Dispatcher:
 
     def refuse(self, error: Rejected, responder: Responder) -> None:
         """Bytes that never became a request: answered in the default format, and not recorded (there is nobody)."""
-        refusal = Refusal(reason=REASONS.get(error.status, "invalid"), code=error.code, message=error.message)
+        refusal = Refusal(
+            reason=REASONS.get(error.status, "invalid"),
+            code=error.code,
+            message=error.message,
+            retry_after_s=1 if error.status == 503 else 0,
+        )
         request_id = f"req_{ULID()}"
         answer = FORMATS["anthropic"].render(refusal, request_id)
         status = error.status if error.status == 431 else answer.status

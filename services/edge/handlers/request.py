@@ -25,6 +25,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     headers: int = 128
 
 
+class Room:
+    """Memory for the bodies of all requests of a worker together, from their bytes' arrival until they are answered.
+
+    most: bytes; 0 for no limit. Without it a few thousand connections, with any key or none, could fill a machine.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self.taken = 0
+
+    def take(self, count: int) -> bool:
+        if self.most and self.taken + count > self.most:
+            return False
+        self.taken += count
+        return True
+
+    def give(self, count: int) -> None:
+        self.taken -= count
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """A request before its body. path: with its query, as sent; headers: names as sent, values without surrounding space.
 
@@ -58,11 +78,19 @@ def malformed(message: str) -> Rejected:
 class RequestReader:
     """Feed it bytes; it calls back at each head and each complete request, pipelined ones too.
 
-    feed raises Rejected (400, 413, 431) once; the connection cannot be read after that.
+    feed raises Rejected (400, 413, 431, 503) once; the connection cannot be read after that.
     """
 
-    def __init__(self, limits: Limits, on_head: Callable[[Head], None], on_request: Callable[[Request], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        on_head: Callable[[Head], None],
+        on_request: Callable[[Request], None],
+        room: Room | None = None,
+    ) -> None:
         self._limits = limits
+        self._room = room or Room()
+        self._taken = 0
         self._on_head = on_head
         self._on_request = on_request
         self._parser = httptools.HttpRequestParser(self)
@@ -110,8 +138,14 @@ class RequestReader:
         if self._overhead > self._limits.header_bytes:
             raise self._too_large_head()
 
+    def answered(self) -> None:
+        """All that was read is answered: its bodies' room is free again."""
+        self._room.give(self._taken)
+        self._taken = 0
+
     def close(self) -> None:
         """Nothing more will come. In a circle with parser and connection, what was read would stay until a collection."""
+        self.answered()
         self._begin()
         self._failure = None
         del self._parser, self._on_head, self._on_request
@@ -161,6 +195,11 @@ class RequestReader:
         self._size += len(part)
         if self._size > self._limits.body_bytes:
             self._stop(self._too_large_body())
+        if not self._room.take(len(part)):
+            self._stop(
+                Rejected("overloaded_error", "The gateway has too many large requests in hand; retry in 1 s.", 503)
+            )
+        self._taken += len(part)
         if not self._first:
             self._first = part
         elif self._rest is None:
@@ -183,6 +222,8 @@ class RequestReader:
 
     def _stop(self, failure: Rejected) -> NoReturn:
         self._failure = failure
+        self._first, self._rest = b"", None  # the connection may linger, its body need not
+        self.answered()
         raise _Stop
 
     def _too_large_head(self) -> Rejected:

@@ -6,7 +6,7 @@ import ssl
 import structlog
 
 from services.edge.handlers.client import ClientConnection, Handler, Timeouts
-from services.edge.handlers.request import Limits
+from services.edge.handlers.request import Limits, Room
 from shared import telemetry
 
 log = structlog.get_logger()
@@ -16,12 +16,15 @@ CLOSE_SECONDS = 2.0
 
 
 class Server:
-    """connections_most: in all; one more is closed at once, before it can cost anything."""
+    """connections_most: in all; one more is closed at once, before it can cost anything. bodies_most: bytes, see `Room`."""
 
-    def __init__(self, handler: Handler, timeouts: Timeouts, limits: Limits, connections_most: int) -> None:
+    def __init__(
+        self, handler: Handler, timeouts: Timeouts, limits: Limits, connections_most: int, bodies_most: int = 0
+    ) -> None:
         self.handler = handler
         self.timeouts = timeouts
         self.limits = limits
+        self.room = Room(bodies_most)
         self.draining = False
         self._connections_most = connections_most
         self._connections: set[ClientConnection] = set()
