@@ -43,7 +43,7 @@ async def at_rest(up: Up, entries: int) -> dict[str, tuple[int, int]]:
 
     async def booked() -> bool:
         rows = await asyncio.to_thread(up.api.get, "/api/v1/usage")
-        return sum(row["requests"] for row in rows["items"]) == entries
+        return bool(sum(row["requests"] for row in rows["items"]) == entries)
 
     await until(booked, 20, f"{entries} entries in the report")
     found = await asyncio.to_thread(counters, up)
