@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.console.core.document import parse_organisation
 from tests.chart import kubernetes
 from tests.chart.render import CHART, HELMS, Object, containers, files, helm, key, one, parsed, pods, python_tool
 from tests.chart.tools import ROOT, program
+from tests.fixtures.stream_backup import BUCKETS, IN_ORDER
 
 K8S = ROOT / "k8s"
 EXAMPLES = tuple(path.parent.name for path in files(K8S, "examples/*/values.yaml"))
@@ -201,6 +203,17 @@ def test_the_broker_writes_before_it_acknowledges_on_three_nodes() -> None:
     (user,) = values["config"]["merge"]["accounts"]["SLUICEGATE"]["users"]
     for value in user.values():
         assert value.removeprefix("<< $").removesuffix(" >>") in values["container"]["env"]
+
+
+def test_a_nightly_backup_saves_every_stream_in_the_order_that_was_proved() -> None:
+    (job,) = [each for each in beside("nats/backup.yaml") if each["kind"] == "CronJob"]
+    ((_, pod),) = pods([job])
+    script = containers(pod)[0]["command"][-1]
+    (streams,) = re.findall(r"for stream in (.*); do", script)
+    assert streams.split() == [*IN_ORDER, *BUCKETS]
+    documented = re.findall(r"for stream in (.*?); do", (ROOT / "docs" / "backup.md").read_text())
+    assert documented
+    assert all(each.split() in ([*IN_ORDER, *BUCKETS], ["*/"]) for each in documented)
 
 
 def test_examples_find_the_clickhouse_that_stands_beside_them() -> None:
