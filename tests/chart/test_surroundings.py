@@ -22,7 +22,9 @@ from tests.fixtures.stream_backup import BUCKETS, IN_ORDER
 K8S = ROOT / "k8s"
 EXAMPLES = tuple(path.parent.name for path in files(K8S, "examples/*/values.yaml"))
 WRITTEN = [
-    path for path in files(K8S, "**/*.yaml") if path.name not in ("values.yaml", "kustomization.yaml", "org.yaml")
+    path
+    for path in files(K8S, "**/*.yaml")
+    if path.name not in ("values.yaml", "kustomization.yaml", "organisation.yaml")
 ]
 
 
@@ -165,8 +167,16 @@ def test_nothing_leaves_a_closed_network() -> None:
 
 
 def test_organisations_are_ones_that_the_console_takes() -> None:
-    closed = yaml.safe_load((K8S / "examples/air-gapped/values.yaml").read_text())["organisation"]["document"]
-    for document in (closed, (K8S / "kustomize/org.yaml").read_text()):
+    values = (
+        (K8S / "examples/air-gapped/values.yaml").read_text(),
+        (K8S / "kustomize/organisation.yaml").read_text(),
+        release_values("argocd/application.yaml", "source", "helm", "valuesObject"),
+        release_values("flux/release.yaml", "values"),
+        (K8S / "tilt/values.yaml").read_text(),
+        (ROOT / "tests/cluster/values.yaml").read_text(),
+    )
+    for each in values:
+        document = yaml.safe_load(each)["organisation"]["document"]
         assert parse_organisation(document.encode(), is_json=False).customers
 
 
@@ -241,6 +251,6 @@ def test_the_overlay_inflates_the_chart_and_patches_it(of: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     found = parsed(done.stdout)
     assert one(found, "StatefulSet", "-edge")["spec"]["template"]["spec"]["runtimeClassName"] == "gvisor"
-    document = one(found, "ConfigMap", "acme-organisation")["data"]["org.yaml"]
+    document = one(found, "ConfigMap", "-organisation")["data"]["org.yaml"]
     assert yaml.safe_load(document)["customers"]
     assert not [problem for each in found for problem in kubernetes.problems(each, "1.37")]
