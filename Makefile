@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench fuzz soak chaos chaos-mutants chaos-corpus chart-golden lock clean
+.PHONY: up install test lint unit schemas bench fuzz soak chaos chaos-mutants chaos-corpus chart-golden cluster-test lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -70,6 +70,10 @@ chaos-corpus: $(VENV)/.installed-test
 # Once for each release of the chart: what it renders, for all later ones to be upgrades of.
 chart-golden: .cache/chart-tools/.installed
 	$(BIN)/python -m tests.chart.record
+
+# On a real API server and node: a cluster made with kind, or the current one with CLUSTER=current. Says so where there is none.
+cluster-test: .cache/chart-tools/.installed
+	tests/cluster/run
 
 # Resolves anew from pyproject.toml. The files carry hashes and name no index.
 lock: $(VENV)/.installed-test

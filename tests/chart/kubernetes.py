@@ -15,6 +15,7 @@ from tests.chart.tools import ROOT, SCHEMAS, TOOLS
 
 VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))
 OPERATORS = ROOT / "tests" / "chart" / "operators.yaml"
+SURROUNDINGS = ROOT / "tests" / "chart" / "surroundings.yaml"
 
 
 @functools.cache
@@ -51,9 +52,24 @@ def operators() -> dict[str, Any]:
     """Validators of custom resources, by apiVersion/kind."""
     jsonschema, _ = library()
     known = yaml.safe_load(OPERATORS.read_text())
+    beside = yaml.safe_load(SURROUNDINGS.read_text())
+    whole = {name: {**schema, "$defs": known["$defs"]} for name, schema in known["kinds"].items()}
+    whole |= {name: {**_object_of(spec), "$defs": beside["$defs"]} for name, spec in beside["specs"].items()}
+    return {name: jsonschema.Draft202012Validator(schema) for name, schema in whole.items()}
+
+
+def _object_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object, all but whose spec is alike."""
     return {
-        name: jsonschema.Draft202012Validator({**schema, "$defs": known["$defs"]})
-        for name, schema in known["kinds"].items()
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["metadata", "spec"],
+        "properties": {
+            "apiVersion": True,
+            "kind": True,
+            "metadata": {"$ref": "#/$defs/metadata"},
+            "spec": {"type": "object", "additionalProperties": False, **spec},
+        },
     }
 
 
