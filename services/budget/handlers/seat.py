@@ -97,7 +97,6 @@ class Seat:
                 await self._own(shard, lease, tasks)
         finally:
             self.owner = None
-            self._owned_gauge.set(0)
             await tasks.end()
         await lease.free()
 
@@ -175,7 +174,12 @@ class Seat:
             telemetry.budget_owner_epoch.labels(self.shard).set(owner.state.owner_epoch)
             tasks.start("budget.lease", self._keep_lease(shard, lease))
             self.settled.set()
-            await self._unless_stopped(tasks, _never())
+            try:
+                await self._unless_stopped(tasks, _never())
+            finally:
+                self.owner = None
+                self._owned_gauge.set(0)
+                telemetry.budget_owner_epoch.remove(self.shard)  # a past owner's would look like a change for ever
 
     async def _keep_lease(self, shard: Shard, lease: Lease) -> None:
         while True:
