@@ -15,14 +15,20 @@ ERROR_TYPE = "error.type"
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
-service_ready = Gauge("sluicegate_ready", "Whether this process can take work now, as its /readyz says.", ["service"])
+# `service_name` and not `service`: that label is set by a ServiceMonitor, and ours would be renamed.
+# the label is no `service`: a ServiceMonitor sets that one, and ours would be renamed
+service_ready = Gauge(
+    "sluicegate_ready", "Whether this process can take work now, as its /readyz says.", ["service_name"]
+)
 log_behind_seconds = Gauge(
     "sluicegate_log_behind_seconds",
     "For how long the oldest record that a reader has not dealt with has waited for it.",
-    ["service", "log", "shard"],
+    ["service_name", "log", "shard"],
 )
 log_behind_records = Gauge(
-    "sluicegate_log_behind_records", "Sequences between a reader and the end of its log.", ["service", "log", "shard"]
+    "sluicegate_log_behind_records",
+    "Sequences between a reader and the end of its log.",
+    ["service_name", "log", "shard"],
 )
 
 edge_requests = Counter(

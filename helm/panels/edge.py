@@ -11,7 +11,10 @@ EDGE = Dashboard(
             "Now",
             (
                 stat(
-                    "Edges ready", "Edges that take new streams.", "short", 'sum(sluicegate_ready{@, service="edge"})'
+                    "Edges ready",
+                    "Edges that take new streams.",
+                    "short",
+                    'sum(sluicegate_ready{@, service_name="edge"})',
                 ),
                 stat("Connections", "Open client connections.", "short", "sum(sluicegate_edge_connections{@})"),
                 stat(

@@ -78,8 +78,8 @@ LEDGER = Dashboard(
                     "How long the oldest record that a follower has not dealt with has waited.",
                     "s",
                     (
-                        "max by (service, log, shard) (sluicegate_log_behind_seconds{@})",
-                        "{{service}} in {{log}} {{shard}}",
+                        "max by (service_name, log, shard) (sluicegate_log_behind_seconds{@})",
+                        "{{service_name}} in {{log}} {{shard}}",
                     ),
                 ),
                 lines(
@@ -87,8 +87,8 @@ LEDGER = Dashboard(
                     "Between a follower and the end of its log.",
                     "short",
                     (
-                        "max by (service, log, shard) (sluicegate_log_behind_records{@})",
-                        "{{service}} in {{log}} {{shard}}",
+                        "max by (service_name, log, shard) (sluicegate_log_behind_records{@})",
+                        "{{service_name}} in {{log}} {{shard}}",
                     ),
                 ),
                 lines(
@@ -118,7 +118,7 @@ LEDGER = Dashboard(
                     "Ready",
                     "1: takes work; as /readyz says.",
                     "short",
-                    ("min by (service, instance) (sluicegate_ready{@})", "{{service}} {{instance}}"),
+                    ("min by (service_name, instance) (sluicegate_ready{@})", "{{service_name}} {{instance}}"),
                 ),
                 lines(
                     "Memory",

@@ -1,7 +1,7 @@
 """A real Prometheus scrapes a real `sluicegate up`: every query of the alerts and dashboards finds what it asks for."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -49,9 +49,22 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, targets: list[str]) -> AsyncIterator[Prometheus]:
-    """Scrapes these addresses each second and evaluates the chart's rules."""
-    scrape = {"job_name": "sluicegate", "static_configs": [{"targets": targets}]}
+async def prometheus(folder: Path, ports: Mapping[str, int]) -> AsyncIterator[Prometheus]:
+    """Scrapes these services each second, labelled as a ServiceMonitor labels them, and evaluates the chart's rules."""
+    targets = [
+        {
+            "targets": [f"127.0.0.1:{port}"],
+            "labels": {
+                "namespace": "llm",
+                "pod": f"{name}-0",
+                "container": name,
+                "service": name,
+                "endpoint": "metrics",
+            },
+        }
+        for name, port in ports.items()
+    ]
+    scrape = {"job_name": "sluicegate", "static_configs": targets}
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(path) for path in ALERT_FILES],
@@ -87,7 +100,7 @@ async def settled(found: Prometheus) -> bool:
         'sluicegate_analytics_rows_total{table="usage_v1"}',
         'sluicegate_analytics_rows_total{table="requests_v1"}',
         "sluicegate_audit_pages_total",
-        'sluicegate_log_behind_seconds{service="budget"}',
+        'sluicegate_log_behind_seconds{service_name="budget"}',
     )
     return all([await found.query(f"rate({each}[30s])") for each in rises])
 
@@ -96,8 +109,7 @@ async def test_every_query_of_the_dashboards_and_alerts_finds_what_it_asks_for(t
     program("prometheus")
     async with running(tmp_path) as up:
         await traffic(up)
-        targets = [f"127.0.0.1:{port}" for port in up.ports["http"].values()]
-        async with prometheus(tmp_path / "prometheus", targets) as found:
+        async with prometheus(tmp_path / "prometheus", up.ports["http"]) as found:
             await until(lambda: settled(found), 60, "metrics of all that happened")
             await traffic(up)
             known = set((await found.get("label/__name__/values"))["data"])
@@ -110,6 +122,8 @@ async def test_every_query_of_the_dashboards_and_alerts_finds_what_it_asks_for(t
             states = {rule["name"]: rule["health"] for group in rules for rule in group["rules"]}
             assert states == dict.fromkeys(states, "ok")
             assert len(states) == len(all_alerts())
+            labels = (await found.get("labels"))["data"]
+            assert not [label for label in labels if label.startswith("exported_")]  # one of ours that the scrape sets
             await tells_only_of_itself(found)
 
 
@@ -125,7 +139,7 @@ async def ask_panels(found: Prometheus, path: Path, known: set[str]) -> None:
 async def tells_only_of_itself(found: Prometheus) -> None:
     """A gauge of the edge that pricing shows as 0 would make sums and averages wrong."""
     ready = await found.query("sluicegate_ready")
-    assert {each["metric"]["service"] for each in ready} >= {
+    assert {each["metric"]["service_name"] for each in ready} >= {
         "edge",
         "budget",
         "pricing",
