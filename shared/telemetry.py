@@ -75,6 +75,9 @@ edge_repeats = Counter("sluicegate_edge_repeats_total", "Requests that a client 
 edge_certificate_reloads = Counter(
     "sluicegate_edge_certificate_reloads_total", "Changes of the certificate's files, by what came of them.", ["result"]
 )
+edge_certificate_stale = Gauge(
+    "sluicegate_edge_certificate_stale", "1 while the certificate's files cannot be used and the one before is shown."
+)
 
 budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])
 budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to LEDGER.")

@@ -54,8 +54,11 @@ EDGE = Dashboard(
                     "Connections and calls, by edge",
                     "How evenly clients spread.",
                     "short",
-                    ("sum by (instance) (sluicegate_edge_connections{@})", "{{instance}} connections"),
-                    ("sum by (instance) (sluicegate_edge_live_attempts{@})", "{{instance}} calls"),
+                    (
+                        "sum by (instance, worker) (sluicegate_edge_connections{@})",
+                        "{{instance}} {{worker}} connections",
+                    ),
+                    ("sum by (instance, worker) (sluicegate_edge_live_attempts{@})", "{{instance}} {{worker}} calls"),
                 ),
                 lines(
                     "Sent again, counted, lent",
@@ -93,12 +96,13 @@ EDGE = Dashboard(
                     "An event loop is full at one processor.",
                     "short",
                     (
-                        "rate(process_cpu_seconds_total{@}[$__rate_interval]) and on (instance) sluicegate_edge_connections{@}",
-                        "{{instance}} processors",
+                        "rate(process_cpu_seconds_total{@}[$__rate_interval])"
+                        " and on (instance, worker) sluicegate_edge_connections{@}",
+                        "{{instance}} {{worker}} processors",
                     ),
                     (
-                        "process_resident_memory_bytes{@} / 2^30 and on (instance) sluicegate_edge_connections{@}",
-                        "{{instance}} GiB",
+                        "process_resident_memory_bytes{@} / 2^30 and on (instance, worker) sluicegate_edge_connections{@}",
+                        "{{instance}} {{worker}} GiB",
                     ),
                 ),
             ),
@@ -110,21 +114,24 @@ EDGE = Dashboard(
                     "Records not acknowledged, by edge",
                     "Grows while the broker is away.",
                     "short",
-                    ("sum by (instance) (sluicegate_edge_spool_records{@})", "{{instance}}"),
+                    ("sum by (instance, worker) (sluicegate_edge_spool_records{@})", "{{instance}} {{worker}}"),
                 ),
                 lines(
                     "Free space for the spool",
                     "Share of the disk; below 64 MiB an edge refuses requests.",
                     "percentunit",
-                    ("sluicegate_edge_spool_disk_free_bytes{@} / sluicegate_edge_spool_disk_bytes{@}", "{{instance}}"),
+                    (
+                        "sluicegate_edge_spool_disk_free_bytes{@} / sluicegate_edge_spool_disk_bytes{@}",
+                        "{{instance}} {{worker}}",
+                    ),
                 ),
                 lines(
                     "Records acknowledged",
                     "What the spools hand to the broker.",
                     "ops",
                     (
-                        "sum by (instance) (rate(sluicegate_edge_spool_acknowledged_total{@}[$__rate_interval]))",
-                        "{{instance}}",
+                        "sum by (instance, worker) (rate(sluicegate_edge_spool_acknowledged_total{@}[$__rate_interval]))",
+                        "{{instance}} {{worker}}",
                     ),
                 ),
             ),

@@ -124,7 +124,10 @@ LEDGER = Dashboard(
                     "Memory",
                     "Resident memory of each process.",
                     "bytes",
-                    ("process_resident_memory_bytes{@} and on (instance) sluicegate_ready{@}", "{{job}} {{instance}}"),
+                    (
+                        "process_resident_memory_bytes{@} and on (instance, worker) sluicegate_ready{@}",
+                        "{{job}} {{instance}} {{worker}}",
+                    ),
                 ),
             ),
         ),

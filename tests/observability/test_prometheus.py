@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -107,7 +108,7 @@ async def settled(found: Prometheus) -> bool:
 
 async def test_every_query_of_the_dashboards_and_alerts_finds_what_it_asks_for(tmp_path: Path) -> None:
     program("prometheus")
-    async with running(tmp_path) as up:
+    async with running(tmp_path, environ={"SLUICEGATE_EDGE_WORKERS": "2"}) as up:
         await traffic(up)
         async with prometheus(tmp_path / "prometheus", up.ports["http"]) as found:
             await until(lambda: settled(found), 60, "metrics of all that happened")
@@ -125,6 +126,7 @@ async def test_every_query_of_the_dashboards_and_alerts_finds_what_it_asks_for(t
             labels = (await found.get("labels"))["data"]
             assert not [label for label in labels if label.startswith("exported_")]  # one of ours that the scrape sets
             await tells_only_of_itself(found)
+            await tells_what_happened(found)
 
 
 async def ask_panels(found: Prometheus, path: Path, known: set[str]) -> None:
@@ -137,7 +139,7 @@ async def ask_panels(found: Prometheus, path: Path, known: set[str]) -> None:
 
 
 async def tells_only_of_itself(found: Prometheus) -> None:
-    """A gauge of the edge that pricing shows as 0 would make sums and averages wrong."""
+    """A gauge of the edge that pricing shows as 0 would make sums wrong. The edge has two workers here."""
     ready = await found.query("sluicegate_ready")
     assert {each["metric"]["service_name"] for each in ready} >= {
         "edge",
@@ -148,5 +150,26 @@ async def tells_only_of_itself(found: Prometheus) -> None:
         "console",
     }
     assert {each["value"][1] for each in ready} == {"1"}
-    for query in ("sluicegate_edge_connections", "sluicegate_budget_holds", "sluicegate_pricing_records_total"):
-        assert len(await found.query(query)) == 1, query
+    series = {"sluicegate_edge_connections": 2, "sluicegate_budget_holds": 1, "sluicegate_pricing_records_total": 1}
+    assert {query: len(await found.query(query)) for query in series} == series
+
+
+async def tells_what_happened(found: Prometheus) -> None:
+    """Twice: a streamed answer, a whole one, and one that the provider refused."""
+    truths = (
+        'sum(sluicegate_edge_attempts_total{provider="anthropic", outcome="ok"}) == 4',
+        'sum(sluicegate_edge_attempts_total{provider="anthropic", outcome="upstream_error"}) == 2',
+        "sum(sluicegate_edge_spool_acknowledged_total) >= 12",
+        "sum(sluicegate_edge_spool_disk_free_bytes / sluicegate_edge_spool_disk_bytes) > 0",
+        'sluicegate_budget_owned{shard="0"} == 1',
+        'sluicegate_budget_owner_epoch{shard="0"} == 1',
+        "sluicegate_budget_broker_unsynced == 0",
+        "sum(sluicegate_budget_entries_total) == 6",
+        "sluicegate_budget_booked_nano_usd_total > 0",
+        "sluicegate_budget_returned_nano_usd_total == 0",
+        "sluicegate_pricing_undecodable_total == 0",
+        "time() - sluicegate_pricing_book_published_timestamp_seconds < 10 * 365 * 24 * 3600",
+        "count(sluicegate_log_behind_seconds) == 8",  # pricing 1, budget 1, analytics 3, audit 3
+    )
+    for truth in truths:
+        await until(partial(found.query, truth), 30, truth)
