@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,13 @@ def program(name: str) -> str:
     return found
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def configured(folder: Path, name: str, text: str) -> Path:
     """A configuration in a new folder, where the program may write what it likes."""
     folder.mkdir(parents=True)
@@ -38,7 +46,7 @@ def configured(folder: Path, name: str, text: str) -> Path:
 
 
 @asynccontextmanager
-async def started(folder: Path, *command: str, environ: dict[str, str] | None = None) -> AsyncIterator[Process]:
+async def started(folder: Path, *command: str) -> AsyncIterator[Process]:
     """Run it in the foreground until the block ends; what it prints goes to `folder/program.log`."""
     with (folder / "program.log").open("ab") as out:
         process = await asyncio.create_subprocess_exec(
@@ -47,7 +55,7 @@ async def started(folder: Path, *command: str, environ: dict[str, str] | None = 
             stdout=out,
             stderr=asyncio.subprocess.STDOUT,
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)} | (environ or {}),
+            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         )
     try:
         yield process

@@ -1,6 +1,5 @@
 """A real Prometheus scrapes a real `sluicegate up`: every query of the alerts and dashboards finds what it asks for."""
 
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +11,7 @@ import yaml
 from tests.fixtures.up import Up, running
 from tests.fixtures.waiting import until
 from tests.observability.files import ALERT_FILES, DASHBOARD_FILES, NOT_OURS, Json, all_alerts, names, panels
-from tests.observability.programs import configured, program, started
+from tests.observability.programs import configured, free_port, program, started
 
 VARIABLES = {"$namespace": ".*", "$job": ".*", "$__rate_interval": "30s", "$__range": "5m"}
 MESSAGE = {"model": "claude-haiku-5-5", "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
@@ -40,13 +39,6 @@ class Prometheus:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
