@@ -26,6 +26,9 @@ MESSAGE = {
     "stream": True,
     "messages": [{"role": "user", "content": f"[[sim: slow={SILENCE_SECONDS}]]"}],
 }
+NGINX_HERE = "access_log off; " + " ".join(
+    f"{what}_temp_path {what};" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+)
 PROXIES = ("nginx", "haproxy", "caddy")
 FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile"}
 
@@ -51,13 +54,16 @@ def command(proxy: str, config: Path) -> tuple[str, ...]:
 
 
 def shortened(proxy: str, edge: int, port: int) -> str:
-    """The shipped file with this test's ports and times; of Caddy also without its API, which has a fixed port."""
+    """The shipped file with this test's ports and times, and what lets it run beside others, as anybody."""
     text = (ROOT / "k8s" / "proxies" / FILES[proxy]).read_text()
     assert text.count("127.0.0.1:8080") == 1
     assert text.count(":8000") + text.count("listen 8000") == 1
     assert text.count("960s") == 2
     text = text.replace("127.0.0.1:8080", f"127.0.0.1:{edge}").replace("960s", "3s")
-    text = "{\n\tadmin off\n}\n" + text if proxy == "caddy" else text
+    if proxy == "caddy":
+        text = "{\n\tadmin off\n}\n" + text  # its API has a fixed port
+    elif proxy == "nginx":
+        text = text.replace("http {\n", f"http {{\n{NGINX_HERE}\n")
     return text.replace("listen 8000", f"listen 127.0.0.1:{port}").replace(":8000", f":{port}")
 
 
