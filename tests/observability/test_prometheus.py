@@ -162,6 +162,8 @@ async def tells_what_happened(found: Prometheus) -> None:
         "sluicegate_pricing_undecodable_total == 0",
         "time() - sluicegate_pricing_book_published_timestamp_seconds < 10 * 365 * 24 * 3600",
         "count(sluicegate_log_behind_seconds) == 8",  # pricing 1, budget 1, analytics 3, audit 3
+        "max(sluicegate_log_behind_records) == 0",
+        "max(sluicegate_log_behind_seconds) == 0",
     )
     for truth in truths:
         await until(partial(found.query, truth), 30, truth)
