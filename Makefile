@@ -42,6 +42,7 @@ schemas: install
 	$(BIN)/python -m services.analytics.schemas
 	$(BIN)/python -m services.console.openapi > schemas/openapi.json
 	$(BIN)/python -m helm.document
+	$(BIN)/python -m helm.dashboards
 
 # What the gateway costs, beside nginx and others; docs/performance.md says how to read and compare the results.
 bench: $(VENV)/.installed-test

@@ -16,7 +16,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from shared import logs
+from shared import logs, telemetry
 from shared.errors import Overtaken, Rejected, Unavailable
 from shared.exposition import exposition
 
@@ -59,6 +59,9 @@ FATAL: web.AppKey["asyncio.Future[None]"] = web.AppKey("fatal", asyncio.Future)
 """Set its exception to end the process: another owner lives, or a background task failed for good."""
 
 END_AGAIN_SECONDS = 0.5
+
+NAME = web.AppKey("name", str)
+"""Of the service, where a process of its own runs it: metrics carry it."""
 
 GC_THRESHOLD = (10_000, 20, 50)
 """Most of what a request makes is gone when it ends; looking for cycles after each 700 objects cost 5 % of a request."""
@@ -119,12 +122,18 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    ready = request.app.get(READY)
-    good = ready is None or ready()
+    good = _ready(request.app)
     return web.json_response({"ready": good}, status=200 if good else 503)
 
 
+def _ready(app: web.Application) -> bool:
+    ready = app.get(READY)
+    return ready is None or ready()
+
+
 async def _metrics(request: web.Request) -> web.Response:
+    if name := request.app.get(NAME):
+        telemetry.service_ready.labels(name).set(_ready(request.app))
     text = request.app.get(METRICS, exposition)
     return web.Response(body=await text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -169,6 +178,8 @@ def run(name: str, build_app: Callable[[], web.Application], settings: ServiceSe
 
 async def _serve(name: str, build_app: Callable[[], web.Application], settings: ServiceSettings) -> None:
     app = build_app()
+    app[NAME] = name
+    telemetry.keep(name)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     app[FATAL] = fatal
     stop = asyncio.Event()

@@ -1,6 +1,6 @@
 """Names of metrics and attributes, each with its unit and meaning, as OpenTelemetry's GenAI conventions have them."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 # Attribute names on spans and log lines.
 GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
@@ -14,6 +14,22 @@ GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
 ERROR_TYPE = "error.type"
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+
+# `service_name` and not `service`: that label is set by a ServiceMonitor, and ours would be renamed.
+# the label is no `service`: a ServiceMonitor sets that one, and ours would be renamed
+service_ready = Gauge(
+    "sluicegate_ready", "Whether this process can take work now, as its /readyz says.", ["service_name"]
+)
+log_behind_seconds = Gauge(
+    "sluicegate_log_behind_seconds",
+    "For how long the oldest record that a reader has not dealt with has waited for it.",
+    ["service_name", "log", "shard"],
+)
+log_behind_records = Gauge(
+    "sluicegate_log_behind_records",
+    "Sequences between a reader and the end of its log.",
+    ["service_name", "log", "shard"],
+)
 
 edge_requests = Counter(
     "sluicegate_edge_requests_total", "Client requests by how they ended.", ["operation", "verdict", "status"]
@@ -34,6 +50,14 @@ edge_live_attempts = Gauge("sluicegate_edge_live_attempts", "Attempts between th
 edge_spool_records = Gauge(
     "sluicegate_edge_spool_records", "Records in the spool that the broker has not acknowledged."
 )
+edge_spool_acknowledged = Counter(
+    "sluicegate_edge_spool_acknowledged_total", "Records of the spool that the broker has acknowledged."
+)
+edge_spool_disk_free_bytes = Gauge("sluicegate_edge_spool_disk_free_bytes", "Free space where the spool is kept.")
+edge_spool_disk_bytes = Gauge("sluicegate_edge_spool_disk_bytes", "Size of the filesystem where the spool is kept.")
+edge_attempts = Counter(
+    "sluicegate_edge_attempts_total", "Attempts by the provider's name and how they ended.", ["provider", "outcome"]
+)
 edge_lease_grants = Counter(
     "sluicegate_edge_lease_grants_total", "Attempts admitted on a lease, without asking budget."
 )
@@ -51,14 +75,36 @@ edge_repeats = Counter("sluicegate_edge_repeats_total", "Requests that a client 
 edge_certificate_reloads = Counter(
     "sluicegate_edge_certificate_reloads_total", "Changes of the certificate's files, by what came of them.", ["result"]
 )
+edge_certificate_stale = Gauge(
+    "sluicegate_edge_certificate_stale", "1 while the certificate's files cannot be used and the one before is shown."
+)
 
 budget_verdicts = Counter("sluicegate_budget_verdicts_total", "Answers to RESERVE.", ["verdict", "reason"])
 budget_commits = Counter("sluicegate_budget_commits_total", "Records appended to LEDGER.")
+budget_commit_retries = Counter(
+    "sluicegate_budget_commit_retries_total", "Times that a record had to be sent to LEDGER again."
+)
 budget_commit_seconds = Histogram(
     "sluicegate_budget_commit_duration_seconds", "Appending one record to LEDGER.", buckets=SECONDS
 )
 budget_snapshot_pause_seconds = Histogram(
     "sluicegate_budget_snapshot_pause_seconds", "How long a snapshot kept the owner from deciding.", buckets=SECONDS
+)
+budget_owned = Gauge("sluicegate_budget_owned", "Whether this process owns the shard.", ["shard"])
+budget_owner_epoch = Gauge(
+    "sluicegate_budget_owner_epoch",
+    "Of the last time that this process took the shard; one more for each owner.",
+    ["shard"],
+)
+budget_broker_unsynced = Gauge(
+    "sluicegate_budget_broker_unsynced", "1 where the broker was found to acknowledge before it writes to disk."
+)
+budget_entries = Counter("sluicegate_budget_entries_total", "Entries booked.", ["kind"])
+budget_booked_nano_usd = Counter(
+    "sluicegate_budget_booked_nano_usd_total", "Cost of the entries booked, nano-USD; corrections below 0 are left out."
+)
+budget_returned_nano_usd = Counter(
+    "sluicegate_budget_returned_nano_usd_total", "What corrections have taken back of booked cost, nano-USD."
 )
 budget_holds = Gauge("sluicegate_budget_holds", "Holds alive.")
 budget_self_checks = Counter("sluicegate_budget_self_checks_total", "Checks of the whole ledger.", ["result"])
@@ -74,6 +120,12 @@ budget_overruns = Counter("sluicegate_budget_overruns_total", "Entries whose cos
 
 pricing_records = Counter("sluicegate_pricing_records_total", "Usage records priced.")
 pricing_unpriced = Counter("sluicegate_pricing_unpriced_total", "Usage records with a line that no rate card covers.")
+pricing_undecodable = Counter(
+    "sluicegate_pricing_undecodable_total", "Messages of USAGE that are no usage record and were left out."
+)
+pricing_book_published = Gauge(
+    "sluicegate_pricing_book_published_timestamp_seconds", "When the price book in force was published, Unix time."
+)
 
 analytics_rows = Counter("sluicegate_analytics_rows_total", "Rows inserted.", ["table"])
 analytics_insert_seconds = Histogram(
@@ -84,3 +136,12 @@ analytics_queries = Counter(
 )
 audit_pages = Counter("sluicegate_audit_pages_total", "Pages appended to the audit chain.")
 simulator_requests = Counter("sluicegate_simulator_requests_total", "Requests answered by the simulator.", ["status"])
+
+_OWNERS = ("edge", "budget", "pricing", "analytics", "audit", "simulator")  # as the names above begin
+
+
+def keep(service: str, registry: CollectorRegistry = REGISTRY) -> None:
+    """A process tells of what it does: a gauge of another service would stand in its answer as a 0 that means nothing."""
+    for name, metric in list(globals().items()):
+        if isinstance(metric, Counter | Gauge | Histogram) and name.partition("_")[0] in {*_OWNERS} - {service}:
+            registry.unregister(metric)

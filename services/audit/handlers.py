@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -12,6 +13,7 @@ from services.audit.settings import Settings
 from services.audit.stores import Chain
 from shared import telemetry
 from shared.bus import Bus, Stored
+from shared.bus.behind import tell_behind
 from shared.clock import Clock
 from shared.contracts.audit import AuditEntry
 from shared.contracts.config import ConfigChanged
@@ -54,6 +56,7 @@ class Recorder:
             async with asyncio.TaskGroup() as group:
                 for source in SOURCES:
                     group.create_task(self._read(source), name=source)
+                    group.create_task(tell_behind(self._bus, "audit", source, partial(self._read_up_to, source)))
                 group.create_task(self._write(replaced), name="write")
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed  # the first is the cause; the others were cancelled for it
@@ -82,6 +85,9 @@ class Recorder:
             found = [read for stored in messages if (read := self._one(source, position, stored)) is not None]
             if found:
                 await self._queue.put(found)
+
+    def _read_up_to(self, source: str) -> int:
+        return self._tail.read[source].seq
 
     def _one(self, source: str, start: Position, stored: Stored) -> Read | None:
         entries = self._convert(source)(stored.data, stored.seq)

@@ -154,6 +154,7 @@ class Ledger:
             try:
                 return await self._bus.append(self._subject, record, msg_id=msg_id, expected_last_seq=self.seq)
             except Unavailable:
+                telemetry.budget_commit_retries.inc()
                 log.warning("budget.commit_retried", after_seq=self.seq)
                 await asyncio.sleep(RETRY_SECONDS)
             except Overtaken:
@@ -174,7 +175,9 @@ class Ledger:
 
 async def check_sync(bus: Bus, allow_unsynced: bool) -> None:
     """Raises LogUnfit when the broker would lose what it has acknowledged, unless that is allowed."""
-    if await bus.sync_always() is False:
+    unsynced = await bus.sync_always() is False
+    telemetry.budget_broker_unsynced.set(unsynced)
+    if unsynced:
         if not allow_unsynced:
             raise LogUnfit(
                 "the broker acknowledges before it writes to disk, so a power cut loses money; set jetstream "

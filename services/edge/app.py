@@ -1,6 +1,7 @@
 """Joins the edge's parts: bus, organisation, spool, owner, presence, upstream connections, and the server in front."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.request import getproxies_environment
@@ -96,8 +97,19 @@ async def spool(app: web.Application) -> AsyncIterator[None]:
     )
     await asyncio.to_thread(opened.open)
     telemetry.edge_spool_records.set_function(lambda: len(opened.outbox))
+    telemetry.edge_spool_disk_free_bytes.set_function(lambda: _disk(settings.data_dir)[1])
+    telemetry.edge_spool_disk_bytes.set_function(lambda: _disk(settings.data_dir)[0])
     yield
     await opened.close()
+
+
+def _disk(folder: str) -> tuple[int, int]:
+    """Bytes in all, and free; a disk that cannot be asked must not cost us all other metrics."""
+    try:
+        total, _, free = shutil.disk_usage(folder)
+    except OSError:
+        return 0, 0
+    return total, free
 
 
 async def publisher(app: web.Application) -> AsyncIterator[None]:

@@ -40,6 +40,7 @@ async def pricer(app: web.Application) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(app[PRICER].config.run(), name="config"),
         asyncio.create_task(app[PRICER].run(), name="pricing"),
+        asyncio.create_task(app[PRICER].tell_behind(), name="behind"),
     ]
     for task in tasks:
         watch(app, task)

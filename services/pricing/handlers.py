@@ -9,8 +9,9 @@ import structlog
 from services.pricing import core
 from services.pricing.settings import Settings
 from services.pricing.stores import PricedLog, publish_book
-from shared import telemetry
+from shared import clock, telemetry
 from shared.bus import Bus, Stored
+from shared.bus.behind import tell_behind
 from shared.bus.config import ConfigFollower
 from shared.contracts.config import ConfigChanged
 from shared.contracts.edge import UsageRecorded
@@ -36,17 +37,26 @@ class Pricer:
         self._log = PricedLog(bus, incarnation, settings.window_records)
         self._overrides: dict[str, Overrides] = {}
         self._waived_rev = 0
+        self._usage_seq = 0
 
     async def run(self) -> None:
         """For ever; ends with Overtaken when another pricing process writes."""
-        book = Book(await publish_book(self._bus, self._packaged))
+        published = await publish_book(self._bus, self._packaged)
+        book = Book(published)
         await self.config.caught_up()
         log_id = (await self._bus.end(USAGE)).log_id
         after = await self._log.resume(log_id)
+        self._usage_seq = after
+        telemetry.pricing_book_published.set(_unix_time(published.published_at))
         log.info("pricing.resumed", usage_seq=after, price_version=book.version)
         self.started.set()
         async for messages in self._bus.follow(USAGE, after=after):
             await self._price(messages, log_id, book)
+
+    async def tell_behind(self) -> None:
+        """For ever; start it as a task."""
+        await self.started.wait()
+        await tell_behind(self._bus, "pricing", USAGE, lambda: self._usage_seq)
 
     async def _price(self, messages: Sequence[Stored], log_id: str, book: Book) -> None:
         entries = []
@@ -57,6 +67,7 @@ class Pricer:
             await self._admitted_under(usage.config_rev)
             entries.append(self._priced(usage, Position(log_id=log_id, seq=stored.seq), book))
         await self._log.append(entries)
+        self._usage_seq = messages[-1].seq
         # after the append: what a crash repeats is counted and told once more, never left out
         telemetry.pricing_records.inc(len(entries))
         for entry in entries:
@@ -87,6 +98,14 @@ class Pricer:
         self._overrides.clear()
 
 
+def _unix_time(instant: str) -> float:
+    """0 for what is no instant: nothing is priced by it."""
+    try:
+        return clock.parse(instant) / 1_000_000
+    except ValueError:
+        return 0.0
+
+
 def _decoded(stored: Stored) -> UsageRecorded | None:
     """None for bytes that are no usage record: told and left out, since they would hold up everybody's money for ever;
     the owner of the hold books it when it expires. A newer major version ends the process instead (UnknownVersion).
@@ -94,6 +113,7 @@ def _decoded(stored: Stored) -> UsageRecorded | None:
     try:
         return _usage.decode(stored.data)
     except msgspec.DecodeError:
+        telemetry.pricing_undecodable.inc()
         log.exception("pricing.usage_undecodable", seq=stored.seq, bytes=len(stored.data))
         return None
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chart.render import Object, objects, of_ci, one, workload
+from tests.chart.render import Object, objects, of_ci, one, text, workload
 
 SINGLETONS = ("pricing", "audit", "analytics")
 SERVICES = ("edge", "budget", *SINGLETONS, "console")
@@ -165,8 +165,14 @@ def test_monitors_find_every_service_of_ours_and_nothing_else() -> None:
 
 def test_alerts_and_dashboards_of_the_chart_are_rendered_word_for_word() -> None:
     rules = one(of_ci("production"), "PrometheusRule", "sluicegate")["spec"]["groups"]
-    assert "{{ $labels.namespace }}" in rules[0]["rules"][0]["annotations"]["summary"]
-    dashboard = one(of_ci("production"), "ConfigMap", "dashboard-traffic")
+    annotations = [rule["annotations"] for group in rules for rule in group["rules"]]
+    assert all("{{ $labels.namespace }}" in each["summary"] for each in annotations)
+    assert all(each["runbook_url"].startswith("docs/alerts.md#") for each in annotations)
+    elsewhere = {"metrics": {"rules": {"runbooks": "https://wiki.acme.example/sluicegate/"}}}
+    assert "runbook_url: https://wiki.acme.example/sluicegate/alerts.md#sluicegatenoowner\n" in text(
+        "production", elsewhere
+    )
+    dashboard = one(of_ci("production"), "ConfigMap", "dashboard-edge")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert "{{verdict}}" in dashboard["data"]["traffic.json"]
+    assert "{{status}}" in dashboard["data"]["edge.json"]
     assert not [each for each in objects("trial") if each["kind"] == "PrometheusRule"]

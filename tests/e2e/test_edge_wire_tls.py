@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from services.edge.handlers.request import Limits
@@ -140,12 +141,14 @@ async def test_a_broken_new_certificate_keeps_the_old_one_and_is_told_once(
         await certificate.look()
         await certificate.look()
     assert [line["event"] for line in logs] == ["edge.certificate_not_reloaded"]
+    assert REGISTRY.get_sample_value("sluicegate_edge_certificate_stale") == 1
     async with secure(port, authority) as client:
         client.send(post("/a", b"1"))
         assert (await client.answer()).status == 200
         old = serial(client)
     authority.pair(NAME)
     await certificate.look()
+    assert REGISTRY.get_sample_value("sluicegate_edge_certificate_stale") == 0
     async with secure(port, authority) as client:
         assert serial(client) != old
 

@@ -10,6 +10,7 @@ from services.analytics.core.inserts import Insert, Piece, Resume, cut, resume
 from services.analytics.core.tables import Table
 from services.analytics.stores.database import Database
 from shared.bus import Bus, Stored
+from shared.bus.behind import tell_behind
 from shared.contracts.streams import Position
 from shared.errors import Unavailable
 from shared.telemetry import analytics_insert_seconds, analytics_rows
@@ -78,6 +79,7 @@ class Sink(Generic[R]):
             tasks.create_task(self._read())
             tasks.create_task(self._write())
             tasks.create_task(self._check())
+            tasks.create_task(tell_behind(self._bus, "analytics", self._stream, lambda: self._written))
 
     async def _read(self) -> None:
         after = 0 if self._from_start else self._start.after

@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
 FULL_THRESHOLD_PPM = 1_000_000
+_KINDS = ("settled", "recovered", "void", "expired", "correction")
+_booked = {kind: telemetry.budget_entries.labels(kind) for kind in _KINDS}
+_of_another_kind = telemetry.budget_entries.labels("other")  # the word of a newer edge
 _EVENT_BYTES = 600  # what an event adds around what it repeats of its command
 _granted = telemetry.budget_verdicts.labels("granted", "")
 _queued = telemetry.budget_verdicts.labels("queued", "")
@@ -302,8 +305,10 @@ def _limits(rules: Rules, budget_ids: Iterable[str]) -> list[Limit]:
 
 
 def _log_entry(entry: Entry) -> None:
-    """Only what somebody should look at."""
-    usage = entry.usage.usage
+    """The metrics of all; of the log, only what somebody should look at."""
+    usage, cost = entry.usage.usage, entry.usage.cost_nano_usd
+    _booked.get(entry.kind, _of_another_kind).inc()
+    (telemetry.budget_booked_nano_usd if cost >= 0 else telemetry.budget_returned_nano_usd).inc(abs(cost))
     if entry.overrun_nano_usd:
         telemetry.budget_overruns.inc()
         log.warning("budget.overrun", rid=usage.rid, overrun_nano_usd=entry.overrun_nano_usd, model=usage.wire_model)

@@ -13,6 +13,7 @@ from services.budget.handlers.tenure import Shard, Tasks, tenure
 from services.budget.lease import Lease
 from services.budget.settings import Settings
 from services.budget.stores import check_sync
+from shared import telemetry
 from shared.bus import Bus, open_bus
 from shared.clock import Clock
 from shared.contracts.budget import ShardOwned
@@ -42,6 +43,8 @@ class Seat:
         self.shard = shard
         self.owner: Owner | None = None
         self.settled = asyncio.Event()
+        self._owned_gauge = telemetry.budget_owned.labels(shard)
+        self._owned_gauge.set(0)
         self._settings = settings
         self._now = now
         self._incarnation = str(ULID())
@@ -167,9 +170,16 @@ class Seat:
         """Until we stop. Raises Overtaken when the fence or the lease says that another one has the shard."""
         async with tenure(shard, tasks, self._settings, self._now) as owner:
             self.owner = owner
+            self._owned_gauge.set(1)
+            telemetry.budget_owner_epoch.labels(self.shard).set(owner.state.owner_epoch)
             tasks.start("budget.lease", self._keep_lease(shard, lease))
             self.settled.set()
-            await self._unless_stopped(tasks, _never())
+            try:
+                await self._unless_stopped(tasks, _never())
+            finally:
+                self.owner = None
+                self._owned_gauge.set(0)
+                telemetry.budget_owner_epoch.remove(self.shard)  # a past owner's would look like a change for ever
 
     async def _keep_lease(self, shard: Shard, lease: Lease) -> None:
         while True:

@@ -23,9 +23,12 @@ from services.budget.settings import Settings
 from services.budget.snapshots import Shelf
 from services.budget.stores import Ledger, priced_after
 from shared.bus import Bus
+from shared.bus.behind import tell_behind
 from shared.clock import Clock
 from shared.contracts.budget import Changed
 from shared.contracts.ledger import Decided
+from shared.contracts.pricing import USAGE_PRICED
+from shared.contracts.streams import PRICED
 from shared.service import end
 
 log = structlog.get_logger()
@@ -102,6 +105,9 @@ async def tenure(shard: Shard, tasks: Tasks, settings: Settings, now: Clock) -> 
     tasks.start("budget.self_check", Auditor(msgspec.structs.replace(settings, shards=shard.name), now).run())
     tasks.start("budget.decisions", herald.keep())
     tasks.start("budget.priced", commands.follow_priced(bus))
+    subject = USAGE_PRICED.format(shard=shard.name)
+    behind = tell_behind(bus, "budget", PRICED, lambda: state.priced.seq, subject=subject, shard=shard.name)
+    tasks.start("budget.behind", behind)
     tasks.start("budget.moves", mover.run())
     await edges.begin()
     tasks.start("budget.watch", edges.run())

@@ -15,6 +15,7 @@ from services.edge.core.meter import Meter, meter_for
 from services.edge.core.policy import Attempt
 from services.edge.core.refusals import Refusal
 from services.edge.core.usage import Asked, Usage
+from services.edge.handlers import report
 from services.edge.handlers.extending import Extending
 from services.edge.handlers.relay import Relay, Stop
 from services.edge.handlers.request import Request
@@ -293,6 +294,7 @@ class Sending:
             first_byte_at=first,
             upstream_request_id=_request_id(head),
         )
+        report.attempted(self._admitted.attempt.provider.name, outcome)
         record = lifecycle.settled(self._held, self._used(now), ending)
         try:
             await self._wiring.spool.end(record)

@@ -16,6 +16,7 @@ from shared.errors import Unavailable
 log = structlog.get_logger()
 
 SECONDS = 2.5  # the client waits meanwhile
+_outcomes = {outcome: telemetry.edge_input_counts.labels(outcome) for outcome in ("smaller", "larger", "failed")}
 KINDS = ("anthropic",)  # providers with such an endpoint
 
 
@@ -39,10 +40,10 @@ async def recount(
         fetched = await fetch(pool, at, head, body, SECONDS)
         tokens = counting.answer(fetched.head.status, fetched.body)
     except Unavailable:
-        telemetry.edge_input_counts.labels("failed").inc()
+        _outcomes["failed"].inc()
         return None
     found = counting.counted(facts, tokens)
     smaller = counting.bound_of(found) < denied.input_bound
-    telemetry.edge_input_counts.labels("smaller" if smaller else "larger").inc()
+    _outcomes["smaller" if smaller else "larger"].inc()
     log.info("edge.input_counted", input_tokens=tokens, input_bound=denied.input_bound, model=attempt.wire_model)
     return found if smaller else None

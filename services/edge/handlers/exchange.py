@@ -236,6 +236,7 @@ class Exchange:
             await self._abandon(admitted)
             raise
         except Unavailable:
+            report.attempted(admitted.attempt.provider.name, "unreachable")
             await self._abandon(admitted)
             return None
 

@@ -14,6 +14,8 @@ from shared.contracts.budget import Extend, Granted
 
 log = structlog.get_logger()
 
+_answers = {answer: telemetry.edge_extensions.labels(answer) for answer in ("granted", "denied")}
+
 
 class Extending:
     """Of one attempt. raised: called with each grant, before the stream makes use of it."""
@@ -55,7 +57,7 @@ class Extending:
     async def _ask(self, relay: Relay, meter: Meter, question: Question) -> None:
         answer = await self._owner.extend(Extend(rid=self._rid, n=question.n, output_tokens=question.output_tokens))
         granted = isinstance(answer, Granted)
-        telemetry.edge_extensions.labels("granted" if granted else "denied").inc()
+        _answers["granted" if granted else "denied"].inc()
         log.debug("edge.extension_answered", rid=self._rid, n=question.n, asked=question.output_tokens, granted=granted)
         if isinstance(answer, Granted):
             self._raised(answer)

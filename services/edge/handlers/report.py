@@ -12,6 +12,7 @@ log = structlog.get_logger()
 
 _LABELS_MOST = 500
 _counters: dict[tuple[str, str, int], Counter] = {}
+_attempts: dict[tuple[str, str], Counter] = {}
 
 
 def completed(spool: Spool, context: Context, verdict: Verdict, provider_config: str = "") -> None:
@@ -48,6 +49,18 @@ def completed(spool: Spool, context: Context, verdict: Verdict, provider_config:
         duration_ms=record.duration_ms,
         trace_id=record.trace_id,
     )
+
+
+def attempted(provider: str, outcome: str) -> None:
+    """One attempt is over. provider: its name in the organisation. Beyond a few hundred of them they are counted together."""
+    labels = (provider, outcome)
+    counter = _attempts.get(labels)
+    if counter is None:
+        known = len(_attempts) < _LABELS_MOST
+        counter = telemetry.edge_attempts.labels(provider if known else "others", outcome)
+        if known:
+            _attempts[labels] = counter
+    counter.inc()
 
 
 def _count(operation: str, verdict: str, status: int) -> None:

@@ -43,9 +43,11 @@ class Certificate:
             self._current = await asyncio.to_thread(self._load)
         except OSError as error:
             telemetry.edge_certificate_reloads.labels("failed").inc()
+            telemetry.edge_certificate_stale.set(1)
             log.error("edge.certificate_not_reloaded", reason=str(error))
         else:
             telemetry.edge_certificate_reloads.labels("ok").inc()
+            telemetry.edge_certificate_stale.set(0)
             log.info("edge.certificate_reloaded", cert_file=self._cert_file)
 
     def _found(self) -> Stamp:

@@ -8,7 +8,7 @@ import msgspec
 
 from services.edge.stores.segment import Place
 from services.edge.stores.segment_log import SegmentLog
-from shared.telemetry import edge_spool_records
+from shared.telemetry import edge_spool_acknowledged, edge_spool_records
 
 KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when the broker returns
 
@@ -70,6 +70,7 @@ class Outbox:
             if pending.place is not None:
                 self._unacked[pending.place.segment] -= 1
                 self.acked = pending.place
+        edge_spool_acknowledged.inc(count)
         edge_spool_records.set(len(self._waiting))
         if not self._waiting:
             self._arrived.clear()
