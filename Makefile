@@ -79,8 +79,8 @@ cluster-test: .cache/chart-tools/.installed
 # Resolves anew from pyproject.toml. The files carry hashes and name no index.
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group test -o requirements-test.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group image -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group image --group test -o requirements-test.txt
 
 clean:
 	rm -rf $(VENV) .cache .sluicegate .mypy_cache .ruff_cache .pytest_cache .hypothesis
