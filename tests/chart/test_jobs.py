@@ -45,7 +45,7 @@ def test_a_job_has_another_name_exactly_when_it_does_something_else() -> None:
 def test_streams_have_three_copies_but_one_on_the_single_broker_of_a_trial() -> None:
     for values, copies in (("production", "3"), ("trial", "1")):
         (container,) = job(of_ci(values), "provision")["spec"]["template"]["spec"]["containers"]
-        assert container["command"] == ["sluicegate", "provision", "--replicas", copies]
+        assert container["args"] == ["sluicegate", "provision", "--replicas", copies]
 
 
 def test_tables_are_made_as_analytics_would_make_them() -> None:
@@ -67,13 +67,13 @@ def test_the_organisation_is_applied_after_each_release_whoever_makes_it() -> No
 def test_what_is_applied_was_shown_before_and_no_secret_is_told() -> None:
     pod = job(of_ci("production"), "organisation")["spec"]["template"]["spec"]
     (plan,), (apply,) = pod["initContainers"], pod["containers"]
-    assert plan["command"][-1] == "--dry-run"
-    assert "--no-secrets" in apply["command"]
-    assert "--dry-run" not in apply["command"]
+    assert plan["args"][-1] == "--dry-run"
+    assert "--no-secrets" in apply["args"]
+    assert "--dry-run" not in apply["args"]
     (drift,) = one(of_ci("production"), "CronJob", "organisation")["spec"]["jobTemplate"]["spec"]["template"]["spec"][
         "containers"
     ]
-    assert drift["command"][-2:] == ["--dry-run", "--exit-code"]
+    assert drift["args"][-2:] == ["--dry-run", "--exit-code"]
 
 
 def test_the_document_arrives_as_it_was_written() -> None:
@@ -87,7 +87,7 @@ def test_the_document_arrives_as_it_was_written() -> None:
     ]  # fmt: skip
     assert (
         f"{mount['mountPath']}/org.yaml"
-        in job(found, "organisation")["spec"]["template"]["spec"]["containers"][0]["command"]
+        in job(found, "organisation")["spec"]["template"]["spec"]["containers"][0]["args"]
     )
     given = objects("everything")
     assert not [
@@ -102,9 +102,9 @@ def test_every_command_of_ours_is_one_that_the_program_knows(values: str) -> Non
     pods += [each["spec"]["jobTemplate"]["spec"]["template"] for each in of_ci(values) if each["kind"] == "CronJob"]
     seen = 0
     for container in (container for pod in pods for container in containers(pod)):
-        if container["command"][0] != "sluicegate":
+        if container.get("args", [""])[0] != "sluicegate":
             continue
-        name, *arguments = container["command"][1:]
+        name, *arguments = container["args"][1:]
         command = program.get_command(None, name)  # type: ignore[arg-type]  # ours does not look at the context
         assert command is not None, name
         if "-f" in arguments:

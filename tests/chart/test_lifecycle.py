@@ -49,7 +49,7 @@ def test_probes_mean_what_they_say(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_services_wait_for_their_streams(service: str) -> None:
     (waiting,) = pod("production", service)["initContainers"]
-    assert waiting["command"] == ["sluicegate", "provision", "--check", "--of", service]
+    assert waiting["args"] == ["sluicegate", "provision", "--check", "--of", service]
     prefix = f"{service.upper()}_BUS_"
     own = {each["name"]: each for each in pod("production", service)["containers"][0]["env"]}
     told = {each["name"]: each for each in waiting["env"]}

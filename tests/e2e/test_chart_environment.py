@@ -80,14 +80,14 @@ async def test_services_run_with_what_the_chart_gives_them(bus_settings: BusSett
     running: dict[str, tuple[Process, str]] = {}
     try:
         waiting, job = container("edge", "streams"), container("provision-", "provision")
-        waits = asyncio.create_task(finish(waiting["command"], variables(waiting, "edge", bus_settings, tmp_path)))
+        waits = asyncio.create_task(finish(waiting["args"], variables(waiting, "edge", bus_settings, tmp_path)))
         no_tables = {"ANALYTICS_CLICKHOUSE_URL": ""}
-        await finish(job["command"], variables(job, "analytics", bus_settings, tmp_path) | no_tables)
+        await finish(job["args"], variables(job, "analytics", bus_settings, tmp_path) | no_tables)
         await waits
         for service in SERVICES:
             found = container(service, service)
             environ = variables(found, service, bus_settings, tmp_path)
-            running[service] = (await start(found["command"], environ), environ[f"{service.upper()}_HTTP_PORT"])
+            running[service] = (await start(found["args"], environ), environ[f"{service.upper()}_HTTP_PORT"])
         for process, port in running.values():
             await until(partial(ready, port, process), 30)
     finally:

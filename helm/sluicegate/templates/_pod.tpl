@@ -52,12 +52,13 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* {root, name, command}: a container of our image, without what it needs beside. */}}
+{{/* {root, name, command}: a container of our image, without what it needs beside. Arguments, for the image's own command is the
+first process: it passes signals on, which Python does not while it starts. */}}
 {{- define "sluicegate.container" -}}
 name: {{ .name }}
 image: {{ include "sluicegate.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-command: {{ toJson .command }}
+args: {{ toJson .command }}
 securityContext:
   {{- include "sluicegate.containerSecurity" .root | nindent 2 }}
 {{- end }}
