@@ -4,7 +4,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import nats
@@ -279,8 +279,9 @@ async def _connect(
 
 
 async def _close(client: Client) -> None:
-    try:
-        async with asyncio.timeout(3):
-            await client.drain() if client.is_connected else await client.close()
-    except (TimeoutError, nats.errors.Error, OSError):
-        await client.close()
+    with suppress(RuntimeError):  # uvloop's word where the broker is gone and the client has something left to tell it
+        try:
+            async with asyncio.timeout(3):
+                await client.drain() if client.is_connected else await client.close()
+        except (TimeoutError, nats.errors.Error, OSError):
+            await client.close()

@@ -203,6 +203,15 @@ async def test_following_survives_a_killed_broker_without_gap_or_repeat(tmp_path
         broker.stop()
 
 
+async def test_a_connection_closes_though_the_broker_is_gone(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    broker.start()
+    async with open_bus(broker.settings(), "test") as bus:
+        broker.stop()
+        await until(lambda: not bus.connected)
+        await bus.client.publish("anything", b"that is left to tell")
+
+
 async def test_the_broker_tells_whether_it_syncs_before_it_acknowledges(bus: Bus, tmp_path: Path) -> None:
     assert await bus.sync_always() is True
     lazy = Broker(tmp_path, sync='"2m"')
