@@ -76,8 +76,12 @@ sbom: .cache/image-tools/.installed
 
 # For `docker build --network none`: what requirements.txt pins, for the Python of the image's base. ARCH=aarch64 for the other.
 ARCH := x86_64
-wheels: install
-	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: --implementation cp --python-version 3.11 $(foreach n,2014 2010 1 _2_5 _2_12 _2_17 _2_24 _2_27 _2_28,--platform manylinux$(n)_$(ARCH)) -r requirements.txt --dest wheels
+wheels: wheels/.complete-$(ARCH)
+
+wheels/.complete-%: requirements.txt $(VENV)/.installed
+	rm -rf wheels
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: --implementation cp --python-version 3.11 $(foreach n,2014 2010 1 _2_5 _2_12 _2_17 _2_24 _2_27 _2_28,--platform manylinux$(n)_$*) -r requirements.txt --dest wheels
+	@touch $@
 
 # The image and compose.yaml on a real Docker, which root can start here; says so where there is none.
 image-test: $(VENV)/.installed-test .cache/chart-tools/.installed
