@@ -1,7 +1,7 @@
 # One image for every service, for `sluicegate` itself and for the trial's broker. Any builder will do: nothing here needs BuildKit.
 #
 #   docker build -t sluicegate:0.1.0 .                              what a cluster runs
-#   docker build -t sluicegate:0.1.0-chdb --build-arg ENGINE=chdb . with the embedded ClickHouse, 800 MB more: compose.yaml
+#   docker build -t sluicegate:0.1.0-chdb --build-arg ENGINE=chdb . with the embedded ClickHouse, 900 MB more: compose.yaml
 #   make wheels && docker build --network none .                    without a network; the wheels are taken from wheels/
 #
 # The base is a tag here. A release pins it, and each month anew for Debian's fixes:
