@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from contextlib import ExitStack
 
 import structlog
 from aiohappyeyeballs import start_connection
@@ -61,13 +62,12 @@ class Dialler:
         infos = await self.addresses.of(place)
         call.stage = "connect"
         sock = await start_connection(infos, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
-        try:
+        with ExitStack() as undo:
+            undo.callback(sock.close)  # the loop's transport, where there is one, has its own hold on it
             _tune(sock)
             call.connection.place, call.connection.address = place, str(sock.getpeername()[0])
             await self._speak(call, sock)
-        except BaseException:
-            sock.close()  # the loop's transport, where there is one, has its own hold on it
-            raise
+            undo.pop_all()
 
     async def _speak(self, call: "_Call", sock: socket.socket) -> None:
         loop, origin, proxy, connection = asyncio.get_running_loop(), call.origin, call.proxy, call.connection
@@ -87,7 +87,8 @@ class Dialler:
             await loop.create_connection(lambda: connection, sock=sock, ssl=to_proxy, server_hostname=name)
             return
         transport, tunnel = await loop.create_connection(Tunnel, sock=sock, ssl=to_proxy, server_hostname=name)
-        try:
+        with ExitStack() as undo:
+            undo.callback(transport.abort)
             await tunnel.ask(origin, proxy)
             call.stage = "tls"
             assert trust is not None
@@ -95,9 +96,7 @@ class Dialler:
             if through is None or through.is_closing():
                 raise OSError("closed")
             connection.connection_made(through)
-        except BaseException:
-            transport.abort()
-            raise
+            undo.pop_all()
 
 
 class _Call:

@@ -1,6 +1,7 @@
 """Connections kept alive per origin, newest first, so that a quiet hour leaves few open."""
 
 import asyncio
+from contextlib import ExitStack
 
 from services.edge.stores.upstream.addresses import Place
 from services.edge.stores.upstream.connection import UpstreamConnection
@@ -24,6 +25,7 @@ class UpstreamPool:
         idle_most: int = 256,
         lifetime_seconds: float = 600.0,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._dialler = dialler or Dialler()
         self._idle_seconds = idle_seconds
         self._idle_most = idle_most
@@ -44,7 +46,7 @@ class UpstreamPool:
         return await self._connect(origin)
 
     def _kept(self, origin: Origin) -> UpstreamConnection | None:
-        idle, now = self._idle.get(origin), asyncio.get_running_loop().time()
+        idle, now = self._idle.get(origin), self._loop.time()
         while idle:
             connection = idle.pop()
             if connection.usable and not self._is_old(connection, now):
@@ -59,18 +61,17 @@ class UpstreamPool:
     async def _connect(self, origin: Origin) -> UpstreamConnection:
         connection = UpstreamConnection(self)
         self._origins[connection] = origin
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.abort)
+            undo.callback(self._origins.pop, connection, None)
             await self._dialler.dial(origin, connection)
-        except BaseException:
-            self._origins.pop(connection, None)
-            connection.abort()
-            raise
-        connection.made_at = asyncio.get_running_loop().time()
+            undo.pop_all()
+        connection.made_at = self._loop.time()
         return connection
 
     def free(self, connection: UpstreamConnection) -> None:
         origin = self._origins.get(connection)
-        now = connection.idle_since = asyncio.get_running_loop().time()
+        now = connection.idle_since = self._loop.time()
         if origin is None or self._is_old(connection, now) or not self._is_named(connection):
             connection.abort()
             return
@@ -79,7 +80,7 @@ class UpstreamPool:
         if len(idle) > self._idle_most:
             idle.pop(0).abort()
         if self._sweeping is None:
-            self._sweeping = asyncio.get_running_loop().call_later(self._idle_seconds, self._sweep)
+            self._sweeping = self._loop.call_later(self._idle_seconds, self._sweep)
 
     def gone(self, connection: UpstreamConnection) -> None:
         origin = self._origins.pop(connection, None)
