@@ -266,3 +266,24 @@ async def test_a_stream_is_read_on_only_when_neither_its_client_nor_its_hold_kee
     relay.client_ready()
     assert connection.reading
     relay.close()
+
+
+async def test_what_the_input_held_too_much_is_given_back_before_more_is_asked_for(edge: Edge) -> None:
+    """It may be just what the budget lacks: large prompts are held at a bound far above what they come to."""
+    order = list[str]()
+
+    def more(asked: Extend) -> Granted:
+        order.append("given back" if edge.owner.trueups else "asked first")
+        return granted(100_000)
+
+    edge.owner.decide, edge.owner.more = lambda asked: granted(1_000), more
+    edge.upstream.script = writes(30)
+    assert well_formed((await ask(edge.port, STREAMED)).body)
+    assert order and set(order) == {"given back"}
+    assert [told.input_tokens for told in edge.owner.trueups] == [10]
+
+
+async def test_a_short_stream_that_needs_no_more_gives_nothing_back_by_itself(edge: Edge) -> None:
+    edge.upstream.script = writes(3)
+    assert well_formed((await ask(edge.port, STREAMED)).body)
+    assert not edge.owner.trueups and not edge.owner.extends

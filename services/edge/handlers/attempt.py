@@ -196,14 +196,13 @@ class Sending:
         return wire.response_headers_for_client(head.headers, context.request_id, added)
 
     def seen(self, meter: Meter) -> None:
-        """Keeps what a successor of this process would close with; gives back what the input hold was too large.
+        """Keeps what a successor of this process would close with; from a second on it gives back what input held too much.
 
-        That second: a stream of less than a second is closed before it would help anybody.
+        A stream of less than a second, or one that needs no more than it has, is closed before that would help anybody.
         """
         self._wiring.spool.progress(self._admitted.rid, meter.usage())
-        if self._seen and not self._trued_up and self._admitted.granted:
-            asking = self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0)
-            self._trued_up = self._wiring.loop.create_task(asking)
+        if self._seen:
+            self._give_back(meter)
         if self._extending:
             if not self._seen:
                 self._extending.course.counted(meter.input_tokens)
@@ -212,7 +211,14 @@ class Sending:
 
     def reached(self, meter: Meter) -> None:
         if self._extending and self.relay:
+            self._give_back(meter)  # before more is asked for: it may be what the budget lacks
             self._extending.reached(self.relay, meter)
+
+    def _give_back(self, meter: Meter) -> None:
+        if self._trued_up or not self._admitted.granted or not meter.input_tokens:
+            return
+        telling = self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0)
+        self._trued_up = self._wiring.loop.create_task(telling)
 
     def _raised(self, more: Granted) -> None:
         """Asked for, and granted on top."""
