@@ -45,6 +45,10 @@ class Book:
         self._models: dict[tuple[str, str], list[RateCard]] = defaultdict(list)
         for card in book.cards:
             self._add(card)
+        self._limits = {
+            name: Limits(max(card.max_tokens for card in cards), max(card.context_tokens for card in cards))
+            for name, cards in self._models.items()
+        }
         self._units: dict[tuple[str, str], list[tuple[UnitRate, int, int]]] = defaultdict(list)
         for unit in book.units:
             self._units[unit.provider, unit.meter].append((unit, *_validity(unit.valid_from, unit.valid_until)))
@@ -125,8 +129,8 @@ class Book:
     def limits(self, provider_kind: str, model: str) -> Limits:
         """The model's own limits; for a model without a card the largest of its family or provider."""
         for name in (model, bare(model), canonical(model)):
-            if cards := self._models.get((provider_kind, name)):
-                return Limits(max(c.max_tokens for c in cards), max(c.context_tokens for c in cards))
+            if limits := self._limits.get((provider_kind, name)):
+                return limits
         ceiling = self.ceiling(provider_kind, model)
         return Limits(ceiling.max_tokens, ceiling.context_tokens)
 

@@ -52,6 +52,7 @@ class Commands:
     """The subjects of one shard."""
 
     def __init__(self, owner: Owner, rulebook: Rulebook, mover: Mover, shard: str, config_wait_seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._mover = mover
         self._rulebook = rulebook
@@ -106,7 +107,7 @@ class Commands:
         return await self._verdict(_extend.decode(data), len(data))
 
     def _verdict(self, ask: Reserve | Extend, size: int) -> "asyncio.Future[bytes]":
-        said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        said: asyncio.Future[bytes] = self._loop.create_future()
         n = ask.n if isinstance(ask, Extend) else 0
 
         def answered(done: "asyncio.Future[Answer]") -> None:

@@ -68,6 +68,7 @@ class Owner:
         shard: str,
         group: int,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self.state = state
         self.between_records = Between()
         self.durable = True
@@ -97,7 +98,7 @@ class Owner:
 
     def ask(self, command: Command, size: int) -> "asyncio.Future[Answer]":
         """Done once the answer is durable."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         self._put(Asked(command, future, size + _EVENT_BYTES))
         return future
 
