@@ -49,6 +49,10 @@ _withdraw, _cut, _true_up = Decoder(Withdraw), Decoder(Cut), Decoder(TrueUp)
 _status = Decoder(EdgeStatus)
 
 
+Step = tuple[list[LedgerEvent], list[tuple["asyncio.Future[Answer]", Answer]]]
+"""What a group of commands led to, and who is told once it is durable."""
+
+
 class Owner(Process):
     """One incarnation. seq, digest: of the last record of the ledger, as it knows it."""
 
@@ -73,7 +77,8 @@ class Owner(Process):
         await self._replay()
         began = EpochBegan(owner_epoch=self.state.owner_epoch + 1, at=self.now())
         self.state.apply(began)
-        await self._append([began], [])
+        await self._commit(self._record([began]), [began])
+        self.world.committed(self)
         self.world.note(f"{self.name}: epoch {self.state.owner_epoch} began at {self.seq}")
         self._presence = Presence(ABSENT_MICROS, self.now())
         for edge in self.world.disks:
@@ -83,10 +88,7 @@ class Owner(Process):
         self._subscribe()
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            await self._step()
-            while self._queue:
-                await self._step()
+            await self._work()
 
     async def _replay(self) -> None:
         (last,) = await self.port.persist(lambda: self.port.last("LEDGER"))
@@ -152,9 +154,37 @@ class Owner(Process):
         self._lending.heard(status)
         return None
 
-    # One group at a time.
+    # One record at a time; what comes while it is written is decided at once, and waits for the next.
 
-    async def _step(self) -> None:
+    async def _work(self) -> None:
+        ahead: Step | None = None
+        while ahead or self._wake.is_set() or self._queue:
+            self._wake.clear()
+            events, answers = ahead or self._decide()
+            early = self.world.mutant == "answered_before_commit"
+            if early:
+                _answer(answers)
+            ahead = await self._written(events) if events else None
+            if not early:
+                await self.here("about to answer")
+                _answer(answers)
+
+    async def _written(self, events: list[LedgerEvent]) -> "Step | None":
+        late = self.world.mutant == "record_made_late"
+        writing = self.spawn(self._commit(None if late else self._record(events), events))
+        writing.add_done_callback(lambda _: self._wake.set())
+        ahead: Step | None = None
+        while not writing.done():
+            await self._wake.wait()
+            self._wake.clear()
+            if self._queue and ahead is None and not writing.done():
+                ahead = self._decide()
+        writing.result()  # overtaken: nobody is answered
+        if ahead is None:
+            self.world.committed(self)
+        return ahead
+
+    def _decide(self) -> "Step":
         now, rules = self.now(), company.rules(self.world.config_rev_heard)
         careless = self.world.mutant == "lease_not_charged"
         group = (Careless if careless else Group)(self.state, self._line, rules, SHARD, now)
@@ -182,23 +212,12 @@ class Owner(Process):
         for scope in scopes:
             for decided in blocks.due(self.state, rules, (scope,), now):
                 group.apply(decided)
-        await self._append(events, answers)
         # late answers are not told: they may be lost, and then the edge hears them when it asks again
+        return events, answers
 
-    async def _append(self, events: list[LedgerEvent], answers: list[tuple["asyncio.Future[Answer]", Answer]]) -> None:
-        """Log before reply."""
-        early = self.world.mutant == "answered_before_commit"
-        if early:
-            _answer(answers)
-        if events:
-            await self._commit(events)
-        if not early:
-            await self.here("about to answer")
-            _answer(answers)
-
-    async def _commit(self, events: list[LedgerEvent]) -> None:
+    def _record(self, events: list[LedgerEvent]) -> bytes:
         state = self.state
-        record = encode(
+        return encode(
             Commit(
                 shard=SHARD,
                 owner_epoch=state.owner_epoch,
@@ -208,10 +227,15 @@ class Owner(Process):
                 events=tuple(events),
             )
         )
+
+    async def _commit(self, record: bytes | None, events: list[LedgerEvent]) -> None:
+        """record: None makes it only now, a mutant: what was decided since moves the position that it carries."""
         await self.here("about to commit")
+        if record is None:
+            await asyncio.sleep(0.01)
+            record = self._record(events)
         self.seq = await self._store(record)
         self.digest = hashlib.sha256(record).digest()
-        self.world.committed(self)
 
     async def _store(self, record: bytes) -> int:
         msg_id = f"{self.name}:{self.seq}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHARD = "0"
 STARTS = (0, 3_570, 50_370)  # seconds: in the middle of an hour; shortly before its end; shortly before midnight
 MUTANTS = (
-    *("no_message_ids", "no_fence", "ack_is_progress", "answered_before_commit", "end_not_synced"),
+    *("no_message_ids", "no_fence", "ack_is_progress", "answered_before_commit", "end_not_synced", "record_made_late"),
     *("lease_not_charged", "lease_drawn_twice", "lease_returned_untold", "lease_freed_early"),
 )
 RARE_MUTANTS = (
