@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from pathlib import Path
 from uuid import uuid4
 
 from services.cli.conformance.checklist import check
+from services.cli.conformance.files import files
 from services.cli.conformance.gateway import error_of, header, message, told
 from services.cli.conformance.provider import message_json, plain, says
 from services.cli.conformance.recordings import recorded
@@ -73,13 +73,9 @@ async def probes_are_answered_without_a_key(scene: Scene) -> str:
 async def probes_leave_no_line(scene: Scene) -> str:
     mark = f"probe-{uuid4().hex}"
     await scene.gateway.head("/api/hello", ("User-Agent", mark))
-    names = [path.name for path in _logs(scene) if mark.encode() in path.read_bytes()]
+    names = [path.name for path, data in files(scene.facts.logs, ".log") if mark.encode() in data]
     expect(not names, f"written down in {', '.join(names)}")
     return "not in the logs"
-
-
-def _logs(scene: Scene) -> list[Path]:
-    return [path for root in scene.facts.logs for path in ([root] if root.is_file() else root.rglob("*.log"))]
 
 
 @check(30, "provider", "storm")

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 from services.cli.conformance.checklist import check
+from services.cli.conformance.files import files
 from services.cli.conformance.gateway import message, told
 from services.cli.conformance.provider import Turn, message_json, plain, says, stream
 from services.cli.conformance.recordings import recorded, stream_of
@@ -52,26 +50,16 @@ async def no_word_of_a_prompt_an_answer_or_a_key_is_kept(scene: Scene) -> str:
     await scene.gateway.post(scene.keys.main, b'{"model": 7, "' + words[0].encode() + b'"')
     await asyncio.sleep(1)  # what is written late is written by then
     forbidden = [word.encode() for word in (*words, stranger)]
-    files = [pair for root in scene.facts.logs for pair in _files(root)]
-    found = [path.name for path, data in files if any(word in data for word in forbidden)]
+    looked_at = list(files(scene.facts.logs))
+    found = [path.name for path, data in looked_at if any(word in data for word in forbidden)]
     expect(not found, f"kept in {', '.join(found)}")
-    return f"no word of prompts, answers or foreign keys in {len(files)} files"
+    return f"no word of prompts, answers or foreign keys in {len(looked_at)} files"
 
 
 async def _endless_short(turn: Turn) -> None:
     await turn.start_stream()
     await turn.chunk(stream_of("02-first-turn-197")[:700])
     turn.reset()
-
-
-def _files(root: Path) -> Iterator[tuple[Path, bytes]]:
-    if root.is_file():
-        yield root, root.read_bytes()
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            if path.is_file():
-                yield path, path.read_bytes()
 
 
 ATTRIBUTED = {
