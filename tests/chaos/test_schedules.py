@@ -86,7 +86,7 @@ async def _grants(asker: Asker, rid: str) -> bool:
 
 
 async def test_what_was_delivered_but_not_committed_is_read_again_by_the_next_owner(quiet: Bus, tmp_path: Path) -> None:
-    """The resume position. The owner has the closes in its hands and cannot write them when it dies."""
+    """The resume position. The owner has a close in its hands and cannot write it when it dies; it can ask for no other."""
     asker, rids = Asker(quiet), [f"r{n}" for n in range(10)]
     port = int(quiet.settings.url.rpartition(":")[2])
     async with proxy(port) as between, owner(quiet.settings, tmp_path / "owner", between.port) as it:
@@ -94,7 +94,7 @@ async def test_what_was_delivered_but_not_committed_is_read_again_by_the_next_ow
         between.stall("up")
         for rid in rids:
             await publish_priced(quiet, usage(rid, nano_usd=200_000_000))
-        await until(lambda: _delivered(quiet, len(rids)), 10, "the delivery of all closes")
+        await until(lambda: _delivered(quiet), 10, "the delivery of a close")
         await it.kill()
         between.cut()
         between.heal()
@@ -104,10 +104,10 @@ async def test_what_was_delivered_but_not_committed_is_read_again_by_the_next_ow
         assert (await asker.balance(KEY)).spent_nano_usd == 10 * 200_000_000
 
 
-async def _delivered(bus: Bus, count: int) -> bool:
+async def _delivered(bus: Bus) -> bool:
     """To the owner, which is the only reader of PRICED here."""
     found = await bus.client.jetstream().consumers_info(bus.names.stream(PRICED))
-    return any(consumer.delivered and consumer.delivered.stream_seq >= count for consumer in found)
+    return any(consumer.delivered and consumer.delivered.stream_seq > 0 for consumer in found)
 
 
 async def test_what_is_published_again_after_a_lost_acknowledgement_is_stored_once(tmp_path: Path) -> None:
