@@ -184,14 +184,18 @@ def hold(gateway: Gateway, provider: Provider, streams: int, seconds: float) -> 
     )
     before, began = resident(gateway), time.monotonic()
     with process(*MODULE, "tests.bench.open_load", msgspec.json.encode(plan).decode()) as running:
-        told(running)
+        held_open = msgspec.json.decode(told(running), type=dict[str, int])["open"]
         opened = time.monotonic() - began
+        if held_open < streams:
+            raise RuntimeError(f"{streams - held_open:,} of {streams:,} streams were refused or broken off")
         settle(beside(gateway))  # the books of so many beginnings are another case
         say_to(running, "go")
         late = msgspec.json.decode(told(running), type=open_load.Late)
         during = resident(gateway)
         provider.answer("end")
         whole = msgspec.json.decode(told(running), type=dict[str, int])["whole"]
+        if whole < streams:
+            raise RuntimeError(f"{streams - whole:,} of {streams:,} streams did not end well")
     settle(gateway.processes())
     return Held(
         streams=streams,

@@ -51,6 +51,7 @@ def running(folder: Path, provider_port: int) -> Iterator[Gateway]:
     any_ports = [word for name in ("edge", "console", "clickhouse", "nats") for word in (f"--{name}-port", "0")]
     program = str(Path(sys.executable).parent / "sluicegate")
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "ANTHROPIC_API_KEY": "sk-bench"}
+    environ["SLUICEGATE_EDGE_MAX_CONNECTIONS_PER_KEY"] = "0"  # one key holds all the streams here
     with process(
         program, "up", "--data-dir", str(data), "--org", str(document), *any_ports, environ=environ, log=log, cwd=folder
     ) as up:
