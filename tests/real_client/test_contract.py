@@ -5,15 +5,15 @@ import json
 import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
+from services.cli.conformance.sink import sink
 from tests.fixtures.contract import CONTACT, COUNTED, TIGHT, Gateway, installation, message, request, secret
 from tests.fixtures.money import bill_lines
 from tests.fixtures.waiting import until
@@ -244,7 +244,7 @@ async def test_an_interrupted_client_pays_for_what_was_made(claude: Claude) -> N
 
 
 async def test_the_client_s_telemetry_joins_the_ledger_by_request_id(claude: Claude) -> None:
-    async with otlp_sink() as (endpoint, bodies):
+    async with sink() as (endpoint, bodies):
         turn = await claude.ask(
             "dev",
             "Write a file then read it",
@@ -260,26 +260,6 @@ async def test_the_client_s_telemetry_joins_the_ledger_by_request_id(claude: Cla
     entries = await claude.entries(turn, 4)
     assert len(told) == 4
     assert told == {entry["upstream_request_id"] for entry in entries}
-
-
-@asynccontextmanager
-async def otlp_sink() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Where telemetry may be sent, and what came."""
-    bodies: list[bytes] = []
-
-    async def take(asked: web.Request) -> web.Response:
-        bodies.append(await asked.read())
-        return web.json_response({})
-
-    app = web.Application()
-    app.router.add_post("/{path:.*}", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", bodies
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_developer_reads_our_sentence_and_no_title_loops(claude: Claude) -> None:

@@ -8,12 +8,8 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
-
-from aiohttp import web
 
 from services.cli.conformance.checklist import client_check
 from services.cli.conformance.checks.runs import arrived, ended_well
@@ -22,6 +18,7 @@ from services.cli.conformance.recordings import known_vocabulary
 from services.cli.conformance.relay import Said
 from services.cli.conformance.results import Broken, expect
 from services.cli.conformance.scene import Scene, until
+from services.cli.conformance.sink import sink
 
 LOOK = "Write a file then read it"
 
@@ -119,7 +116,7 @@ def posts_of(asked: list[Said]) -> list[Said]:
 
 @client_check(18, "provider", "books")
 async def its_telemetry_joins_the_ledger(scene: Scene, claude: Claude) -> str:
-    async with _sink() as (url, bodies):
+    async with sink() as (url, bodies):
         turn = await claude.ask(
             scene.keys.main,
             LOOK,
@@ -139,26 +136,6 @@ async def its_telemetry_joins_the_ledger(scene: Scene, claude: Claude) -> str:
     expect(len(told) >= 4, f"its telemetry tells {len(told)} request ids")
     expect(told <= known, f"not in the ledger: {', '.join(sorted(told - known))}")
     return f"{len(told)} api_request.request_id of its telemetry, all in the ledger"
-
-
-@asynccontextmanager
-async def _sink() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Where telemetry may be sent, and what came."""
-    bodies: list[bytes] = []
-
-    async def take(asked: web.Request) -> web.Response:
-        bodies.append(await asked.read())
-        return web.json_response({})
-
-    app = web.Application()
-    app.router.add_post("/{path:.*}", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", bodies
-    finally:
-        await runner.cleanup()
 
 
 @client_check(19, "provider", "patience")
