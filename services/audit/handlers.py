@@ -12,7 +12,7 @@ from services.audit.core.entries import ConfigChanges, log_replaced, of_commit, 
 from services.audit.settings import Settings
 from services.audit.stores import Chain
 from shared import telemetry
-from shared.bus import Bus, Stored
+from shared.bus import AT_LEISURE_SECONDS, Bus, Stored
 from shared.bus.behind import tell_behind
 from shared.clock import Clock
 from shared.contracts.audit import AuditEntry
@@ -81,7 +81,7 @@ class Recorder:
         position = self._tail.read[source]
         # CONFIG is folded from its beginning: only the state before a change tells what it changed
         after = 0 if source == CONFIG else position.seq
-        async for messages in self._bus.follow(source, STREAMS[source], after):
+        async for messages in self._bus.follow(source, STREAMS[source], after, gather=AT_LEISURE_SECONDS):
             found = [read for stored in messages if (read := self._one(source, position, stored)) is not None]
             if found:
                 await self._queue.put(found)
@@ -101,7 +101,9 @@ class Recorder:
         if source == LEDGER:
             return lambda data, seq: of_commit(_commit.decode(data), seq)
         if source == REQUESTS:
-            return lambda data, seq: of_request(_completed.decode(data), seq)
+            return lambda data, seq: tuple(
+                entry for done in _completed.decode_all(data) for entry in of_request(done, seq)
+            )
         return lambda data, seq: self._config.fold(_changed.decode(data), seq)
 
     async def _write(self, replaced: list[Read]) -> None:

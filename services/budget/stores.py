@@ -203,7 +203,7 @@ async def closings_end(bus: Bus, shard: str) -> tuple[int, tuple[int, int]]:
     """Last record of USAGE; last of PRICED, and the record of USAGE that it prices. 0: there is none. Raises Unavailable."""
     priced = await bus.last(PRICED, USAGE_PRICED.format(shard=shard))
     usage = await bus.last(USAGE, USAGE_RECORDED.format(shard=shard))
-    its_usage = _priced.decode(priced.data).usage_at.seq if priced else 0
+    its_usage = _priced.decode_all(priced.data)[-1].usage_at.seq if priced else 0
     return usage.seq if usage else 0, (priced.seq if priced else 0, its_usage)
 
 
@@ -225,7 +225,7 @@ async def _under_way(bus: Bus, shard: str, applied: Position) -> bool:
     priced = await bus.last(PRICED, USAGE_PRICED.format(shard=shard))
     if priced is None or priced.seq > applied.seq:
         return True
-    return usage.seq > _priced.decode(priced.data).usage_at.seq
+    return usage.seq > _priced.decode_all(priced.data)[-1].usage_at.seq
 
 
 async def written_shards(bus: Bus) -> list[str]:

@@ -1,7 +1,8 @@
 """The shell: USAGE in, PRICED out, in order, from where the last PRICED message says we stopped."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import msgspec
 import structlog
@@ -15,7 +16,7 @@ from shared.bus.behind import tell_behind
 from shared.bus.config import ConfigFollower
 from shared.contracts.config import ConfigChanged
 from shared.contracts.edge import UsageRecorded
-from shared.contracts.message import Decoder
+from shared.contracts.message import Decoder, unbundled
 from shared.contracts.pricing import PriceBook, UsagePriced
 from shared.contracts.streams import USAGE, Position
 from shared.rates import Book, Overrides
@@ -59,18 +60,19 @@ class Pricer:
         await tell_behind(self._bus, "pricing", USAGE, lambda: self._usage_seq)
 
     async def _price(self, messages: Sequence[Stored], log_id: str, book: Book) -> None:
-        entries = []
+        priced: list[list[UsagePriced]] = []  # a list for each message of USAGE
         for stored in messages:
-            usage = _decoded(stored)
-            if usage is None:
-                continue
-            await self._admitted_under(usage.config_rev)
-            entries.append(self._priced(usage, Position(log_id=log_id, seq=stored.seq), book))
-        await self._log.append(entries)
+            entries = []
+            for usage in _decoded(stored):
+                await self._admitted_under(usage.config_rev)
+                entries.append(self._priced(usage, Position(log_id=log_id, seq=stored.seq), book))
+            if entries:
+                priced.append(entries)
+        await self._log.append(priced)
         self._usage_seq = messages[-1].seq
         # after the append: what a crash repeats is counted and told once more, never left out
-        telemetry.pricing_records.inc(len(entries))
-        for entry in entries:
+        telemetry.pricing_records.inc(sum(map(len, priced)))
+        for entry in chain.from_iterable(priced):
             _raise_alert(entry)
 
     def _priced(self, usage: UsageRecorded, usage_at: Position, book: Book) -> UsagePriced:
@@ -106,16 +108,20 @@ def _unix_time(instant: str) -> float:
         return 0.0
 
 
-def _decoded(stored: Stored) -> UsageRecorded | None:
-    """None for bytes that are no usage record: told and left out, since they would hold up everybody's money for ever;
+def _decoded(stored: Stored) -> Iterator[UsageRecorded]:
+    """Without bytes that are no usage record: told and left out, since they would hold up everybody's money for ever;
     the owner of the hold books it when it expires. A newer major version ends the process instead (UnknownVersion).
     """
     try:
-        return _usage.decode(stored.data)
+        messages = unbundled(stored.data)
     except msgspec.DecodeError:
-        telemetry.pricing_undecodable.inc()
-        log.exception("pricing.usage_undecodable", seq=stored.seq, bytes=len(stored.data))
-        return None
+        messages = [stored.data]  # for the one below to tell
+    for data in messages:
+        try:
+            yield _usage.decode(data)
+        except msgspec.DecodeError:
+            telemetry.pricing_undecodable.inc()
+            log.exception("pricing.usage_undecodable", seq=stored.seq, bytes=len(data))
 
 
 def _raise_alert(entry: UsagePriced) -> None:

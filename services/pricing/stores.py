@@ -10,7 +10,7 @@ import structlog
 
 from services.pricing.settings import PACKAGED_BOOK
 from shared.bus import Stored
-from shared.contracts.message import Decoder, encode
+from shared.contracts.message import Decoder, bundle, encode
 from shared.contracts.pricing import PRICES_BOOK, USAGE_PRICED, PriceBook, PriceBookPublished, UsagePriced
 from shared.contracts.streams import PRICED, PRICES, Position
 from shared.errors import Overtaken, Unavailable
@@ -19,6 +19,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.2
+MOST_BYTES = 256 * 1024  # of a bundle, but for a longer one of USAGE
 _book = msgspec.json.Decoder(PriceBook)
 _published = Decoder(PriceBookPublished)
 _priced = Decoder(UsagePriced)
@@ -90,12 +91,15 @@ class PricedLog:
         self._end = stored.seq if stored else end  # a log that was purged has an end, though no last record
         if stored is None:
             return 0
-        usage_at = _priced.decode(stored.data).usage_at
+        usage_at = _priced.decode_all(stored.data)[-1].usage_at
         return usage_at.seq if usage_at.log_id == usage_log_id else 0
 
-    async def append(self, entries: Sequence[UsagePriced]) -> None:
-        """Store all, in order. Waits for as long as the broker is away; raises Overtaken when another writer lives."""
-        left = [(_subject(entry), self._msg_id(entry), encode(entry)) for entry in entries]
+    async def append(self, groups: Sequence[Sequence[UsagePriced]]) -> None:
+        """Store all, in order. Waits for as long as the broker is away; raises Overtaken when another writer lives.
+
+        groups: of one shard each, what one message of USAGE became. None is divided: the last message says where to resume.
+        """
+        left = self._bundled(groups)
         size, unsure = self._window, False
         while left:
             if await self._try(left[:size], unsure):
@@ -139,6 +143,25 @@ class PricedLog:
             raise Overtaken("PRICED")
         self._end = seq
         return index + 1
+
+    def _bundled(self, groups: Sequence[Sequence[UsagePriced]]) -> list[_Record]:
+        """As few messages as their sizes allow; shards that take turns cannot share one."""
+        made: list[_Record] = []
+        subject, msg_id, size = "", "", 0
+        messages: list[bytes] = []
+        for entries in groups:
+            encoded = [encode(entry) for entry in entries]
+            group_size = sum(map(len, encoded))
+            if messages and (subject != _subject(entries[0]) or size + group_size > MOST_BYTES):
+                made.append((subject, msg_id, bundle(messages)))
+                messages, size = [], 0
+            if not messages:
+                subject, msg_id = _subject(entries[0]), self._msg_id(entries[0])
+            messages += encoded
+            size += group_size
+        if messages:
+            made.append((subject, msg_id, bundle(messages)))
+        return made
 
     def _msg_id(self, entry: UsagePriced) -> str:
         # with the position: a record that an edge sent again much later is in USAGE twice, and a fence cannot step over it

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from shared.bus.buckets import values
-from shared.bus.follow import Arrivals, Stored, follow
+from shared.bus.follow import GATHER_SECONDS, Arrivals, Stored, follow
 from shared.bus.packs import Answering, Asking, Handler
 from shared.bus.replies import Question, Replies
 from shared.contracts.streams import Names, Position
@@ -175,12 +175,15 @@ class Bus:
             raise Unavailable("bus") from error
         return Position(log_id=(info.config.metadata or {}).get("log_id", ""), seq=info.state.last_seq)
 
-    def follow(self, stream: str, subject: str = "", after: int = 0, batch: int = 500) -> AsyncIterator[list[Stored]]:
+    def follow(
+        self, stream: str, subject: str = "", after: int = 0, batch: int = 500, gather: float = GATHER_SECONDS
+    ) -> AsyncIterator[list[Stored]]:
         """Every stored message after a sequence, in order, without gaps or repeats, for ever; in lists as they come.
 
         Survives broker restarts. Progress is the reader's own: nothing is acknowledged.
+        gather: seconds; where less than a batch came, so long a pause lets more come. What comes after silence is not delayed.
         """
-        return follow(self.client, self._js, self.names, self._followers, stream, subject, after, batch)
+        return follow(self.client, self._js, self.names, self._followers, stream, subject, after, batch, gather)
 
     def reconnected(self) -> None:
         """The connection was made anew: followers look for their consumers at once instead of waiting for silence."""

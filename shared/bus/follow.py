@@ -25,6 +25,8 @@ log = structlog.get_logger()
 EXPIRES_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 GATHER_SECONDS = 0.01
+AT_LEISURE_SECONDS = 0.1
+"""For who shows or stores what has been decided: nothing that is decided waits for it."""
 ENDED = -1
 """Outstanding messages of a request that ended before it was full."""
 
@@ -54,13 +56,14 @@ async def follow(
     subject: str,
     after: int,
     batch: int,
+    gather: float,
 ) -> AsyncIterator[list[Stored]]:
     """See Bus.follow. followers: told of reconnections by the Bus."""
     position = after
     arrivals: Arrivals = asyncio.Queue()
     followers.add(arrivals)
     try:
-        async for messages in _for_ever(client, js, names, arrivals, stream, subject, position, batch):
+        async for messages in _for_ever(client, js, names, arrivals, stream, subject, position, batch, gather):
             yield messages
     finally:
         followers.discard(arrivals)
@@ -75,13 +78,14 @@ async def _for_ever(
     subject: str,
     after: int,
     batch: int,
+    gather: float,
 ) -> AsyncIterator[list[Stored]]:
     position = after
     while True:
         try:
             while not arrivals.empty():
                 arrivals.get_nowait()
-            async for messages in _consume(client, js, names, arrivals, stream, subject, position, batch):
+            async for messages in _consume(client, js, names, arrivals, stream, subject, position, batch, gather):
                 position = messages[-1].seq
                 yield messages
         except (_Lost, nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
@@ -98,6 +102,7 @@ async def _consume(
     subject: str,
     after: int,
     batch: int,
+    gather: float,
 ) -> AsyncIterator[list[Stored]]:
     name = names.stream(stream)
     info = await js.add_consumer(
@@ -115,14 +120,18 @@ async def _consume(
     inbox = client.new_inbox()
     subscription = await subscribe_now(client, inbox, arrivals.put_nowait)
     try:
-        async for messages in _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, arrivals, batch):
+        async for messages in _pull(
+            client, f"$JS.API.CONSUMER.MSG.NEXT.{name}.{info.name}", inbox, arrivals, batch, gather
+        ):
             yield messages
     finally:
         if client.is_connected and not client.is_draining:
             await subscription.unsubscribe()
 
 
-async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch: int) -> AsyncIterator[list[Stored]]:
+async def _pull(
+    client: Client, ask: str, inbox: str, arrivals: Arrivals, batch: int, gather: float
+) -> AsyncIterator[list[Stored]]:
     """One request after the other for all there is: `no_wait` with `expires` waits for the first message, then brings
     what has come until then, and ends. Where there were fewer than wanted, a pause lets more gather: to be woken for each
     message costs the broker and every reader many times what is in it.
@@ -133,7 +142,7 @@ async def _pull(client: Client, ask: str, inbox: str, arrivals: Arrivals, batch:
     while True:
         if outstanding <= 0:
             if came and outstanding == ENDED:
-                await asyncio.sleep(GATHER_SECONDS)
+                await asyncio.sleep(gather)
             await client.publish(ask, wanted, inbox)
             outstanding, came = batch, False
         messages: list[Stored] = []

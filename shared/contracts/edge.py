@@ -3,8 +3,8 @@
 from shared.contracts.attribution import Charge, Principal
 from shared.contracts.message import Message, Micros, Part, Uid
 
-USAGE_RECORDED = "usage.recorded.{shard}"  # event, USAGE: UsageRecorded
-REQUEST_COMPLETED = "request.completed"  # event, REQUESTS: RequestCompleted
+USAGE_RECORDED = "usage.recorded.{shard}"  # event, USAGE: UsageRecorded, bundled
+REQUEST_COMPLETED = "request.completed"  # event, REQUESTS: RequestCompleted, bundled
 EDGE_STATUS = "edge.{edge}.status"  # event, not stored: EdgeStatus, every 10 s and when something changed
 EDGE_DECISION = "edge.{edge}.decision"  # request/reply: budget.Decision -> DecisionAck
 EDGE_VERDICT = "edge.{edge}.verdict"  # event, not stored: budget.Verdict, the late answer to a queued Reserve

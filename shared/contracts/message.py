@@ -1,8 +1,13 @@
 """The frame of every bus message: a msgpack array, its version first.
 
 Fields are only ever appended, with defaults; receivers read longer arrays and refuse an unknown major version.
+
+Messages of one kind and subject may be stored as one, a bundle: `[0, [message, ...]]`. A message costs the broker, its disk and
+every reader far more than what is in it. Where a log may hold bundles its contract says so; a position in it is that of
+the whole bundle, so who keeps one counts a bundle as read when all of it is.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
@@ -35,11 +40,23 @@ class UnknownVersion(ValueError):
 M = TypeVar("M", bound=Message)
 _encoder = msgspec.msgpack.Encoder()
 _frame = msgspec.msgpack.Decoder(Message)
+_bundle = msgspec.msgpack.Decoder(tuple[int, list[bytes]])
+_BUNDLED = b"\x92\x00"  # how a bundle begins, and no message does
 
 
 def encode(message: Message) -> bytes:
     """The bytes that go on the bus."""
     return _encoder.encode(message)
+
+
+def bundle(messages: Sequence[bytes]) -> bytes:
+    """Encoded messages as one; one alone stays as it is."""
+    return messages[0] if len(messages) == 1 else _encoder.encode((0, messages))
+
+
+def unbundled(data: bytes) -> list[bytes]:
+    """The messages in what a log holds, in their order. Raises msgspec.DecodeError."""
+    return _bundle.decode(data)[1] if data.startswith(_BUNDLED) else [data]
 
 
 class Decoder(Generic[M]):
@@ -61,3 +78,7 @@ class Decoder(Generic[M]):
         if message.v != VERSION:
             raise UnknownVersion(f"message version {message.v}, this release reads {VERSION}")
         return message
+
+    def decode_all(self, data: bytes) -> list[M]:
+        """Of a bundle or a single message; raises what `decode` does."""
+        return [self.decode(each) for each in unbundled(data)]

@@ -8,7 +8,7 @@ from shared.contracts.edge import Line, UsageRecorded
 from shared.contracts.message import Message, NanoUSD, Part, PicoUSD
 from shared.contracts.streams import Position
 
-USAGE_PRICED = "usage.priced.{shard}"  # event, PRICED: UsagePriced
+USAGE_PRICED = "usage.priced.{shard}"  # event, PRICED: UsagePriced, bundled; a bundle of USAGE is never divided
 PRICES_BOOK = "prices.book"  # event, PRICES: PriceBookPublished; the last one counts
 
 

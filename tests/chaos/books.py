@@ -44,8 +44,8 @@ async def of_broker(bus: Bus, caps: dict[str, int]) -> Books:
     """What the three logs hold."""
     return Books(
         records=[Record(stored.seq, stored.data, _commit.decode(stored.data)) for stored in await _all(bus, LEDGER)],
-        usage=[_usage.decode(stored.data) for stored in await _all(bus, USAGE)],
-        requests=[_completed.decode(stored.data) for stored in await _all(bus, REQUESTS)],
+        usage=[usage for stored in await _all(bus, USAGE) for usage in _usage.decode_all(stored.data)],
+        requests=[done for stored in await _all(bus, REQUESTS) for done in _completed.decode_all(stored.data)],
         caps=caps,
     )
 

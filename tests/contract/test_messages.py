@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.contracts import schemas
-from shared.contracts.message import Decoder, Message, UnknownVersion, encode
+from shared.contracts.message import Decoder, Message, UnknownVersion, bundle, encode, unbundled
 from tests.contract.samples import EXAMPLES, SAMPLES
 
 BUS = list(SAMPLES)
@@ -52,3 +52,21 @@ def test_an_unknown_major_version_is_refused(name: str) -> None:
 def test_the_version_of_a_message_of_another_shape_is_named() -> None:
     with pytest.raises(UnknownVersion, match="version 2"):
         Decoder(type(SAMPLES["budget.withdraw"])).decode(msgspec.msgpack.encode([2, {"all": "new"}]))
+
+
+@pytest.mark.parametrize("name", sorted(BUS))
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 300])
+def test_a_bundle_holds_its_messages_in_their_order(name: str, count: int) -> None:
+    messages = [encode(SAMPLES[name])] * (count - 1) + [encode(SAMPLES["budget.withdraw"])]
+    assert unbundled(bundle(messages)) == messages
+
+
+@pytest.mark.parametrize("name", sorted(BUS))
+def test_a_reader_that_knows_no_bundles_refuses_one(name: str) -> None:
+    with pytest.raises(UnknownVersion):
+        Decoder(type(SAMPLES[name])).decode(bundle([encode(SAMPLES[name])] * 2))
+
+
+def test_a_bundle_of_an_unknown_shape_is_no_message() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        unbundled(msgspec.msgpack.encode([0, {"all": "new"}]))

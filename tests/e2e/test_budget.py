@@ -32,7 +32,8 @@ from shared.contracts.budget import (
 )
 from shared.contracts.edge import EDGE_DECISION, EDGE_STATUS, DecisionAck, EdgeStatus
 from shared.contracts.ledger import Entry, Held
-from shared.contracts.message import Decoder, encode
+from shared.contracts.message import Decoder, bundle, encode
+from shared.contracts.pricing import USAGE_PRICED
 from shared.contracts.streams import DECISIONS, EDGES, PRICED
 from shared.errors import Overtaken, Unavailable
 from shared.service import FATAL, READY
@@ -85,6 +86,25 @@ async def test_a_priced_record_closes_the_hold_and_moves_the_position(governed: 
         last = (await records(governed))[-1]
         assert last.priced.seq in (seq, seq + 1)  # the duplicate may have come with it
         assert last.priced.log_id == (await governed.end(PRICED)).log_id
+
+
+async def test_a_bundle_is_booked_whole_however_many_records_of_the_ledger_it_takes(governed: Bus) -> None:
+    asker, rids = Asker(governed), [f"r{n}" for n in range(12)]
+    async with owner_app(settings_of(governed, group_bytes=2_000)):
+        for rid in rids:
+            await asker.reserve(ask(rid))
+        before = len(await records(governed))
+        seq = await governed.append(USAGE_PRICED.format(shard="0"), bundle([encode(usage(rid)) for rid in rids]))
+        balance = await until(lambda: settled(asker))
+        assert (balance.spent_nano_usd, balance.held_nano_usd) == (12 * 5 * MILLI, 0)
+    closing = (await records(governed))[before:]
+    booked = [sum(isinstance(event, Entry) for event in commit.events) for commit in closing]
+    assert sum(booked) == 12
+    assert len([count for count in booked if count]) > 2
+    # who takes over in between reads it again from its beginning
+    last = max(at for at, count in enumerate(booked) if count)
+    assert {commit.priced.seq for commit, count in zip(closing[:last], booked, strict=False) if count} == {seq - 1}
+    assert closing[last].priced.seq == seq
 
 
 async def settled(asker: Asker):  # type: ignore[no-untyped-def]  # polled

@@ -16,6 +16,7 @@ from shared.bus import open_bus, provision
 from shared.settings import environ_of
 from tests.fixtures import organisation
 from tests.fixtures.broker import Broker
+from tests.fixtures.logs import stored_in
 from tests.fixtures.owner import StubOwner
 from tests.fixtures.talk import FIRST_TURN, STREAMED, ask
 from tests.fixtures.upstream import Turn, Upstream, stream, upstream
@@ -55,7 +56,7 @@ async def edge_process(
 
 async def stored(broker: Broker, name: str) -> int:
     async with open_bus(broker.settings(), "test") as bus:
-        return (await bus.end(name)).seq
+        return await stored_in(bus, name)
 
 
 async def prepare(broker: Broker, upstream: Upstream) -> None:

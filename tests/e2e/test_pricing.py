@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,15 +11,17 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from services.pricing.app import build_app
 from services.pricing.settings import Settings
+from services.pricing.stores import ANY_SHARD
 from shared.bus import Bus, BusSettings, open_bus, provision
 from shared.contracts.config import ConfigChanged, PriceOverride, Provider
 from shared.contracts.edge import Line, UsageRecorded
-from shared.contracts.message import Decoder, encode
+from shared.contracts.message import Decoder, encode, unbundled
 from shared.contracts.pricing import PRICES_BOOK, PriceBook, PriceBookPublished, UsagePriced
 from shared.contracts.streams import PRICED, PRICES, USAGE
-from shared.errors import Overtaken, Unavailable
+from shared.errors import Overtaken
 from shared.service import FATAL
 from tests.fixtures.broker import Broker
+from tests.fixtures.logs import records_of
 from tests.fixtures.waiting import until
 from tests.unit.test_pricing_core import record
 
@@ -42,23 +43,12 @@ async def use(bus: Bus, rid: str, **fields: object) -> UsageRecorded:
     return usage
 
 
-async def _stored(bus: Bus, count: int) -> bool:
-    try:
-        return (await bus.end(PRICED)).seq >= count
-    except Unavailable:
-        return False
-
-
 async def priced(bus: Bus, count: int) -> list[UsagePriced]:
     """The first `count` entries of PRICED; fails when there are more."""
-    await until(partial(_stored, bus, count), what=f"{count} priced records")
-    found: list[UsagePriced] = []
-    async for messages in bus.follow(PRICED):
-        found += [_priced.decode(message.data) for message in messages]
-        if len(found) >= count:
-            break
-    assert (await bus.end(PRICED)).seq == count
-    return found
+    found = await records_of(bus, PRICED, count)
+    last = await bus.last(PRICED, ANY_SHARD)
+    assert last and unbundled(last.data)[-1] == found[-1]
+    return [_priced.decode(data) for data in found]
 
 
 async def test_usage_is_priced_in_order_and_the_book_published_once(bus: Bus, bus_settings: BusSettings) -> None:
@@ -127,7 +117,7 @@ async def test_a_killed_broker_costs_no_entry_and_doubles_none(tmp_path: Path) -
             for n in range(400):
                 await use(bus, f"R{n}")
             async with pricing(broker.settings()):
-                await until(partial(_stored, bus, 1), what="the first priced record")
+                await records_of(bus, PRICED, 1)
                 broker.stop()
                 broker.start()
                 await until(lambda: bus.connected, what="the broker to come back")

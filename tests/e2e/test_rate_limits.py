@@ -27,6 +27,7 @@ from shared.service import FATAL, PORTS
 from tests.fixtures import organisation
 from tests.fixtures.budget import owner_app
 from tests.fixtures.governed import records
+from tests.fixtures.logs import records_of
 from tests.fixtures.upstream import Turn, Upstream, message_json, plain, upstream
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import Answer, RawClient, post
@@ -142,16 +143,7 @@ async def test_a_limit_of_requests_is_exact_over_two_edges_and_a_restart_of_the_
 
 
 async def completed(bus: Bus, count: int) -> list[RequestCompleted]:
-    async def enough() -> bool:
-        return (await bus.end(REQUESTS)).seq >= count
-
-    await until(enough, what=f"{count} requests told of")
-    found: list[RequestCompleted] = []
-    async for messages in bus.follow(REQUESTS):
-        found += [_completed.decode(stored.data) for stored in messages]
-        if len(found) >= count:
-            break
-    return found
+    return [_completed.decode(data) for data in await records_of(bus, REQUESTS, count)]
 
 
 async def test_never_more_calls_than_allowed_are_at_the_provider_at_once(

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,8 +11,11 @@ from services.analytics.core.inserts import Piece, Resume, cut, month, resume
 from services.analytics.core.requests import REQUESTS, RequestRow
 from services.analytics.core.tables import Table
 from services.analytics.core.usage import USAGE, usage_rows
+from services.analytics.handlers.logs import request_pieces
+from shared.bus import Stored
 from shared.contracts.config import ConfigChanged, Customer, Key, Org, ProviderConfig
 from shared.contracts.ledger import Commit
+from shared.contracts.message import bundle, encode
 from shared.contracts.streams import Position
 from tests.fixtures.ledger import START, commit, entry, held, request
 
@@ -80,6 +84,18 @@ def test_an_insert_has_one_partition_and_no_more_rows_than_allowed_unless_one_me
     for insert in cut(drawn, most):
         assert len({partitions[seq] for seq, _ in insert.rows}) == 1
         assert len(insert.rows) <= most or insert.first_seq == insert.last_seq
+
+
+def test_a_bundle_over_the_turn_of_a_month_is_read_again_until_both_its_months_are_in() -> None:
+    days = [START, START + 1, START + 40 * 86_400_000_000, START + 2]
+    told = [msgspec.structs.replace(request(f"r{n}"), received_at=at) for n, at in enumerate(days)]
+    pieces = request_pieces("L")(Stored(7, "request.completed", bundle([encode(each) for each in told])))
+    assert [[row.request.request_id for row in piece.rows] for piece in pieces] == [["r0", "r1", "r3"], ["r2"]]
+    assert [{row.stream_seq for row in piece.rows} for piece in pieces] == [{6}, {7}]
+    assert {piece.seq for piece in pieces} == {7}
+    tokens = {insert.token("L") for insert in cut(pieces, 100)}
+    alone = request_pieces("L")(Stored(6, "request.completed", encode(told[0])))
+    assert len(tokens | {insert.token("L") for insert in cut(alone, 100)}) == 3
 
 
 def test_months_end_at_midnight_utc() -> None:

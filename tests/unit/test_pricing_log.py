@@ -70,8 +70,14 @@ class MemoryLog:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker in memory is back at once."""
+    """A broker in memory is back at once, and each group is a message of its own."""
     monkeypatch.setattr(stores, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(stores, "MOST_BYTES", 1)
+
+
+def groups(entries: list[UsagePriced]) -> list[list[UsagePriced]]:
+    """What a USAGE without bundles becomes."""
+    return [[entry] for entry in entries]
 
 
 def entries(count: int, shards: str = "0") -> list[UsagePriced]:
@@ -86,7 +92,7 @@ def entry(seq: int, shard: str = "0", rid: str = "") -> UsagePriced:
 
 
 def stored(log: MemoryLog) -> list[UsagePriced]:
-    return [_decoder.decode(message.data) for message in log.messages]
+    return [entry for message in log.messages for entry in _decoder.decode_all(message.data)]
 
 
 @pytest.mark.parametrize("shards", ["0", "01", "0010112"])
@@ -95,8 +101,8 @@ async def test_everything_is_stored_once_and_in_order(shards: str) -> None:
     priced = PricedLog(log, "i", window_records=8)
     assert await priced.resume("L") == 0
     wanted = entries(50, shards)
-    await priced.append(wanted[:20])
-    await priced.append(wanted[20:])
+    await priced.append(groups(wanted[:20]))
+    await priced.append(groups(wanted[20:]))
     assert stored(log) == wanted
     assert await PricedLog(log, "j").resume("L") == 50
 
@@ -108,8 +114,30 @@ async def test_a_broker_that_fails_now_and_then_loses_and_doubles_nothing(fault:
     priced = PricedLog(log, "i", window_records=8)
     await priced.resume("L")
     wanted = entries(60, "001")
-    await priced.append(wanted)
+    await priced.append(groups(wanted))
     assert stored(log) == wanted
+
+
+@pytest.mark.parametrize("fault", ["", "refused", "answer lost"])
+@pytest.mark.parametrize("most", [1, 2_000, 1_000_000])
+async def test_what_one_message_of_usage_became_is_never_divided(
+    fault: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "MOST_BYTES", most)
+    log = MemoryLog(lambda n: fault if n % 3 == 1 else "")
+    priced = PricedLog(log, "i", window_records=4)
+    await priced.resume("L")
+    wanted = [
+        [entry(seq, shard, rid=f"R{seq}.{n}") for n in range(1 + seq % 3)] for seq, shard in enumerate("0011010001", 1)
+    ]
+    await priced.append(wanted)
+    assert stored(log) == [each for group in wanted for each in group]
+    bundles = [_decoder.decode_all(message.data) for message in log.messages]
+    assert all(len({each.usage.shard for each in one}) == 1 for one in bundles)
+    for before, after in itertools.pairwise(bundles):
+        assert before[-1].usage_at.seq < after[0].usage_at.seq
+    assert await PricedLog(log, "j").resume("L") == 10
+    assert len(bundles) == (6 if most == 1_000_000 else len(bundles))
 
 
 async def test_shards_that_take_turns_share_a_window() -> None:
@@ -127,9 +155,9 @@ async def test_a_writer_that_slept_cannot_store_on_a_shard_that_the_other_has_no
     asleep, awake = PricedLog(log, "i"), PricedLog(log, "j")
     await asleep.resume("L")
     await awake.resume("L")
-    await awake.append(entries(2, "0"))
+    await awake.append(groups(entries(2, "0")))
     with pytest.raises(Overtaken):
-        await asleep.append([entry(1, "1")])
+        await asleep.append(groups([entry(1, "1")]))
     assert len(log.messages) == 2
 
 
@@ -138,7 +166,7 @@ async def test_a_record_that_an_edge_sent_twice_does_not_stop_the_log() -> None:
     priced = PricedLog(log, "i")
     await priced.resume("L")
     twice = [entry(1, rid="R"), entry(2, rid="R"), entry(3)]
-    await priced.append(twice)
+    await priced.append(groups(twice))
     assert stored(log) == twice
 
 
@@ -148,10 +176,10 @@ async def test_a_second_writer_is_noticed_and_doubles_nothing() -> None:
     await first.resume("L")
     await second.resume("L")
     wanted = entries(3)
-    await first.append(wanted[:2])
+    await first.append(groups(wanted[:2]))
     with pytest.raises(Overtaken):
-        await second.append(wanted[:2])
-    await first.append(wanted[2:])
+        await second.append(groups(wanted[:2]))
+    await first.append(groups(wanted[2:]))
     assert stored(log) == wanted
 
 
@@ -161,11 +189,11 @@ async def test_of_two_writers_at_once_the_one_that_stored_last_goes_on() -> None
     await first.resume("L")
     await second.resume("L")
     wanted = entries(5, "01")
-    await first.append(wanted[:2])
-    await second.append(wanted[:3])  # its third fits where the other stands
+    await first.append(groups(wanted[:2]))
+    await second.append(groups(wanted[:3]))  # its third fits where the other stands
     with pytest.raises(Overtaken):
-        await first.append(wanted[2:3])
-    await second.append(wanted[3:])
+        await first.append(groups(wanted[2:3]))
+    await second.append(groups(wanted[3:]))
     assert stored(log) == wanted
 
 
@@ -173,7 +201,7 @@ async def test_a_usage_log_made_anew_is_priced_from_its_beginning() -> None:
     log = MemoryLog()
     priced = PricedLog(log, "i")
     await priced.resume("L")
-    await priced.append(entries(3))
+    await priced.append(groups(entries(3)))
     assert await PricedLog(log, "j").resume("another") == 0
 
 
@@ -211,7 +239,7 @@ async def test_what_another_writer_stores_while_we_resume_is_never_taken_for_an_
         async def race(self) -> None:
             if not self.raced:
                 self.raced = True
-                await PricedLog(self, "other").append(wanted[:2])
+                await PricedLog(self, "other").append(groups(wanted[:2]))
 
         async def last(self, stream: str, subject: str) -> Stored | None:
             found = await super().last(stream, subject)
@@ -227,5 +255,5 @@ async def test_what_another_writer_stores_while_we_resume_is_never_taken_for_an_
     priced = PricedLog(log, "i")
     after = await priced.resume("L")
     with suppress(Overtaken):
-        await priced.append(wanted[after:])
+        await priced.append(groups(wanted[after:]))
     assert stored(log) == wanted[: len(log.messages)]

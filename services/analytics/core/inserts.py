@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class Piece(msgspec.Struct, Generic[R], frozen=True):
-    """The rows of one message, which all belong to one partition."""
+    """Rows of one message, which all belong to one partition."""
 
     seq: int
     partition: str
@@ -20,18 +20,19 @@ class Piece(msgspec.Struct, Generic[R], frozen=True):
 
 
 class Insert(msgspec.Struct, Generic[R], frozen=True):
-    """One atomic insert: whole messages, in the log's order, of one partition. The token makes a repeat harmless."""
+    """One atomic insert: pieces, in the log's order, of one partition. The token makes a repeat harmless."""
 
     first_seq: int
     last_seq: int
+    partition: str
     rows: list[R]
 
     def token(self, log_id: str) -> str:
-        return f"{log_id}:{self.first_seq}-{self.last_seq}"
+        return f"{log_id}:{self.first_seq}-{self.last_seq}:{self.partition}"
 
 
 def cut(pieces: Iterable[Piece[R]], most_rows: int) -> Iterator[Insert[R]]:
-    """A new insert begins where the partition changes or the rows would become too many; no message is divided.
+    """A new insert begins where the partition changes or the rows would become too many; no piece is divided.
 
     An insert into two partitions would be two parts, and a crash between them would leave a hole below the highest
     position. Messages without rows make no insert.
@@ -51,7 +52,7 @@ def cut(pieces: Iterable[Piece[R]], most_rows: int) -> Iterator[Insert[R]]:
 
 
 def _insert(pieces: list[Piece[R]]) -> Insert[R]:
-    return Insert(pieces[0].seq, pieces[-1].seq, [row for piece in pieces for row in piece.rows])
+    return Insert(pieces[0].seq, pieces[-1].seq, pieces[0].partition, [row for piece in pieces for row in piece.rows])
 
 
 def month(micros: int) -> str:

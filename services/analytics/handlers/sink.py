@@ -9,7 +9,7 @@ import structlog
 from services.analytics.core.inserts import Insert, Piece, Resume, cut, resume
 from services.analytics.core.tables import Table
 from services.analytics.stores.database import Database
-from shared.bus import Bus, Stored
+from shared.bus import AT_LEISURE_SECONDS, Bus, Stored
 from shared.bus.behind import tell_behind
 from shared.contracts.streams import Position
 from shared.errors import Unavailable
@@ -28,7 +28,7 @@ class LogReplaced(RuntimeError):
 
 
 class Sink(Generic[R]):
-    """expand: a message as a piece of rows, given the log's id. from_start: read the whole log each time, for a fold."""
+    """expander: a message as pieces of rows, given the log's id. from_start: read the whole log each time, for a fold."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Sink(Generic[R]):
         database: Database,
         stream: str,
         table: Table[R],
-        expander: Callable[[str], Callable[[Stored], Piece[R]]],
+        expander: Callable[[str], Callable[[Stored], list[Piece[R]]]],
         *,
         from_start: bool = False,
     ) -> None:
@@ -83,7 +83,7 @@ class Sink(Generic[R]):
 
     async def _read(self) -> None:
         after = 0 if self._from_start else self._start.after
-        async for messages in self._bus.follow(self._stream, after=after):
+        async for messages in self._bus.follow(self._stream, after=after, gather=AT_LEISURE_SECONDS):
             await self._lists.put(messages)
 
     async def _write(self) -> None:
@@ -94,7 +94,7 @@ class Sink(Generic[R]):
             messages = await self._lists.get()
             while not self._lists.empty():
                 messages = messages + self._lists.get_nowait()
-            pieces = [expand(stored) for stored in messages]
+            pieces = [piece for stored in messages for piece in expand(stored)]
             pieces = [piece for piece in pieces if piece.seq > self._start.after]
             for insert in cut(pieces, self._database.settings.batch_rows):
                 await self._insert(insert)

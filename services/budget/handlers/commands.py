@@ -31,7 +31,7 @@ from shared.contracts.budget import (
     Verdict,
     Withdraw,
 )
-from shared.contracts.message import Decoder, encode
+from shared.contracts.message import Decoder, encode, unbundled
 from shared.contracts.pricing import USAGE_PRICED, UsagePriced
 from shared.contracts.streams import LEDGER, PRICED, Position
 from shared.errors import Unavailable
@@ -78,8 +78,11 @@ class Commands:
         position = self._owner.state.priced
         async for messages in bus.follow(PRICED, USAGE_PRICED.format(shard=self._shard), position.seq):
             for stored in messages:
-                at = Position(log_id=position.log_id, seq=stored.seq)
-                await self._mover.close_priced(_priced.decode(stored.data), at, stored.data)
+                parts = unbundled(stored.data)
+                for left, data in zip(reversed(range(len(parts))), parts, strict=True):
+                    # a record of LEDGER may end in the midst of a bundle, which then must be read again from its beginning
+                    at = Position(log_id=position.log_id, seq=stored.seq if not left else stored.seq - 1)
+                    await self._mover.close_priced(_priced.decode(data), at, data)
 
     def reserve(self, data: bytes) -> Awaitable[bytes]:
         """No coroutine, since nearly all that budget does is this: no task is made for it where nothing has to be waited for."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import chain
 
 import msgspec
 import structlog
@@ -12,7 +13,7 @@ from services.console.core.ticker import DAY, Base, Ticker
 from services.console.core.views import Scopes
 from services.console.stores.analytics import Analytics
 from services.console.stores.balances import BalanceStore
-from shared.bus import Bus, Stored
+from shared.bus import AT_LEISURE_SECONDS, Bus, Stored
 from shared.clock import Clock
 from shared.contracts.edge import RequestCompleted
 from shared.contracts.ledger import Commit
@@ -85,13 +86,13 @@ class Feed:
             page.send(None)
 
     async def follow_requests(self, after: int) -> None:
-        async for messages in self._bus.follow(REQUESTS, after=after):
-            for stored in messages:
-                item = self._ticker.request(_completed.decode(stored.data), self._directory, self._clock())
+        async for messages in self._bus.follow(REQUESTS, after=after, gather=AT_LEISURE_SECONDS):
+            for done in chain.from_iterable(_completed.decode_all(stored.data) for stored in messages):
+                item = self._ticker.request(done, self._directory, self._clock())
                 self._tell(frame("request", item))
 
     async def follow_ledger(self, after: int) -> None:
-        async for messages in self._bus.follow(LEDGER, after=after):
+        async for messages in self._bus.follow(LEDGER, after=after, gather=AT_LEISURE_SECONDS):
             for stored in messages:
                 self._priced(stored)
 

@@ -54,7 +54,13 @@ class Dropped(Message, frozen=True, kw_only=True):
     rid: str
 
 
-Kind = Literal[b"O", b"S", b"U", b"P", b"D", b"E", b"R"]
+class Departed(Message, frozen=True, kw_only=True):
+    """Records that leave for the broker together; it knows them again only in the same company. ids: of their messages."""
+
+    ids: tuple[str, ...]
+
+
+Kind = Literal[b"O", b"S", b"U", b"P", b"D", b"T", b"E", b"R"]
 
 KINDS: dict[bytes, type[Message]] = {
     b"O": Opened,
@@ -62,6 +68,7 @@ KINDS: dict[bytes, type[Message]] = {
     b"U": Sent,
     b"P": Progressed,
     b"D": Dropped,
+    b"T": Departed,
     b"E": UsageRecorded,
     b"R": RequestCompleted,
 }

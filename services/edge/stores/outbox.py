@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -14,13 +15,17 @@ KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when 
 
 
 class Pending(msgspec.Struct, kw_only=True):
-    """A record to publish. place None: only memory has it. data None: only the file has it. shard: of a usage record."""
+    """A record to publish. place None: only memory has it. data None: only the file has it. shard: of a usage record.
+
+    company: how many left for the broker together, from this one on, in the process before; 0 where that is not known.
+    """
 
     kind: Literal["usage", "request"]
     message_id: str
     place: Place | None
     data: bytes | None
     shard: str = ""
+    company: int = 0
 
 
 class Outbox:
@@ -50,7 +55,11 @@ class Outbox:
     async def next(self, most: int) -> list[Pending]:
         """Wait for records; the oldest ones, at most so many. They stay until `done`."""
         await self._arrived.wait()
-        return [self._waiting[at] for at in range(min(most, len(self._waiting)))]
+        window = list(islice(self._waiting, self._waiting[0].company or most))
+        if not window[0].company:
+            apart = (at for at, pending in enumerate(window) if pending.company)
+            del window[next(apart, len(window)) :]
+        return window
 
     async def emptied(self) -> None:
         """Return once nothing waits."""

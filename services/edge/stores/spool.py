@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from services.edge.core.journal import KIND_OF, Dropped, Opened, Progressed, Sent, Started
+from services.edge.core.journal import KIND_OF, Departed, Dropped, Opened, Progressed, Sent, Started
 from services.edge.core.lifecycle import Identity, recovered, recovered_request
 from services.edge.core.usage import Usage
 from services.edge.stores import spool_folder
@@ -179,6 +179,14 @@ class Spool:
         """One per client request. Returns at once and never fails: nothing waits for it."""
         self._append_request(request)
         self._log.flush_soon()
+
+    def departing(self, window: list[Pending]) -> "asyncio.Future[None]":
+        """Right before they are published. A process that follows a killed one lets them leave in the same company.
+
+        SpoolFailed when it is awaited: then the broker may get them twice.
+        """
+        self._write(Departed(ids=tuple(pending.message_id for pending in window)))
+        return self._log.cached()
 
     def acked(self, count: int) -> None:
         """The broker has the oldest `count` of the outbox; what nobody needs any more is removed."""

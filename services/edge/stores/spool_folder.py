@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from ulid import ULID
 
-from services.edge.core.journal import KINDS, Dropped, Opened, Progressed, Sent, Started, Unfinished
+from services.edge.core.journal import KINDS, Departed, Dropped, Opened, Progressed, Sent, Started, Unfinished
 from services.edge.stores import segment
 from services.edge.stores.outbox import Pending
 from services.edge.stores.segment import Place, SpoolFailed
@@ -83,7 +83,7 @@ def boot_id() -> str:
 
 
 def save_acked(folder: Path, place: Place) -> None:
-    """A hint: losing it means publishing again what the broker drops as known."""
+    """A hint: losing it means publishing again, in the same company, what the broker drops as known."""
     write(folder / ACKED, msgspec.json.encode(place).decode(), durable=False)
 
 
@@ -118,6 +118,7 @@ class _Reader:
         self._started: dict[str, Unfinished] = {}
         self._unreported: dict[str, list[UsageRecorded]] = {}
         self._pending: list[Pending] = []
+        self._departed: dict[str, tuple[str, ...]] = {}  # by the first of them
 
     def take(self, place: Place, payload: bytes) -> None:
         record = _decoders[payload[:1]].decode(payload[1:])
@@ -134,6 +135,8 @@ class _Reader:
                 self._update(rid, progressed=record)
             case Dropped(rid=rid):
                 self._started.pop(rid, None)
+            case Departed(ids=ids):
+                self._departed[ids[0]] = ids
             case UsageRecorded(rid=rid, request_id=request_id):
                 self._started.pop(rid, None)
                 self._unreported.setdefault(request_id, []).append(record)
@@ -158,6 +161,10 @@ class _Reader:
         self._pending.append(pending)
 
     def left(self, segments: list[int]) -> Left:
+        for at, pending in enumerate(self._pending):
+            ids = self._departed.get(pending.message_id, ())
+            if ids and tuple(each.message_id for each in self._pending[at : at + len(ids)]) == ids:
+                pending.company = len(ids)
         return Left(segments, self._pending, list(self._started.values()), self._unreported)
 
 
