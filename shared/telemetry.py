@@ -2,6 +2,8 @@
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.timings import Timings
+
 # Attribute names on spans and log lines.
 GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
 GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
@@ -34,16 +36,16 @@ log_behind_records = Gauge(
 edge_requests = Counter(
     "sluicegate_edge_requests_total", "Client requests by how they ended.", ["operation", "verdict", "status"]
 )
-edge_request_seconds = Histogram(
+edge_request_seconds = Timings(
     "sluicegate_edge_request_duration_seconds",
     "From the first byte of a request to the last of its answer.",
-    buckets=SECONDS,
+    SECONDS,
 )
-edge_ttft_seconds = Histogram(
-    "sluicegate_edge_time_to_first_token_seconds", "From the request to the first byte of the answer.", buckets=SECONDS
+edge_ttft_seconds = Timings(
+    "sluicegate_edge_time_to_first_token_seconds", "From the request to the first byte of the answer.", SECONDS
 )
-edge_reserve_seconds = Histogram(
-    "sluicegate_edge_reserve_duration_seconds", "From asking budget to its verdict.", buckets=SECONDS
+edge_reserve_seconds = Timings(
+    "sluicegate_edge_reserve_duration_seconds", "From asking budget to its verdict.", SECONDS
 )
 edge_connections = Gauge("sluicegate_edge_connections", "Open client connections.")
 edge_live_attempts = Gauge("sluicegate_edge_live_attempts", "Attempts between the grant and their end.")

@@ -36,7 +36,7 @@ class Reserve(Message, frozen=True, kw_only=True):
     epoch: the edge's start; waited_ms: how long this rid has been asking, so that a restart costs nobody their turn.
     may_wait: the client can stand in line. hold_class: call, stream, job.
     speed, geo, cache_ttl: as the body asks for them (standard|fast, ""|us|global, ""|5m|1h).
-    max_tokens: 0 when the body gives none. body_digest: SHA-256 of the bytes of `messages` as sent.
+    max_tokens: 0 when the body gives none. body_digest: as in `shared.digest`.
     retry: the client tries again what the provider has failed, so it counts on no limit of requests.
     """
 

@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from services.simulator.app import build_app
 from services.simulator.load import KINDS, Done, Summary, Target, simulate
 from services.simulator.settings import Settings
+from shared.digest import body_digest
 
 Client = TestClient[web.Request, web.Application]
 KEY = {"x-api-key": "sk-test"}
@@ -71,7 +72,7 @@ async def test_the_bill_has_the_digests_of_the_bytes_as_sent(client: Client) -> 
     async with client.post("/v1/messages", data=raw, headers=headers) as answer:
         assert answer.status == 200
     [line] = await bill(client)
-    assert line["body_digest"] == hashlib.sha256(b'[ {"role":"user","content":"\\u00fc"} ]').hexdigest()
+    assert line["body_digest"] == body_digest(b'[ {"role":"user","content":"\\u00fc"} ]').hex()
     assert line["body_sha256"] == hashlib.sha256(raw).hexdigest()
     assert line["session_id"] == "s-1"
 

@@ -1,7 +1,6 @@
 """What is read from request bodies and headers."""
 
 import base64
-import hashlib
 import json
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.edge.core.facts import Facts, read_facts
+from shared.digest import body_digest
 from shared.errors import Rejected
 from tests.fixtures.exchanges import MESSAGES, recorded
 
@@ -39,7 +39,7 @@ def test_every_recorded_request_is_read(name: str) -> None:
         body.get("stream", False),
     )
     assert json.loads(raw[slice(*found.model_span)]) == body["model"]
-    assert found.body_digest == hashlib.sha256(msgspec.json.encode(body["messages"])).digest()
+    assert found.body_digest == body_digest(msgspec.json.encode(body["messages"]))
     assert found.session == json.loads(body["metadata"]["user_id"])["session_id"]
     assert sizes(found) == {"text_bytes": len(raw)}
     assert found.input_bytes == len(raw)

@@ -1,6 +1,5 @@
 """The simulator's decisions: directives, scripts, streams, faults, tokens and the price of what was made."""
 
-import hashlib
 import json
 from itertools import pairwise
 from typing import Any
@@ -21,6 +20,7 @@ from services.simulator.core.frames import Frame
 from services.simulator.core.script import example, script
 from services.simulator.core.usage import Account, Usage
 from shared.clock import parse
+from shared.digest import body_digest
 
 BOOK = stores.price_book()
 NOW = parse("2026-11-21T12:00:00Z")
@@ -102,7 +102,7 @@ def test_a_reminder_of_the_client_hides_no_directive_and_tool_results_count_from
 def test_the_digest_is_of_the_messages_as_sent() -> None:
     messages = b'[ {"role":"user",  "content":"\\u00e4"} ]'
     ask = asks.read(b'{"model":"m","max_tokens":1,"messages" :  ' + messages + b' ,"x":1}', {})
-    assert ask.messages_digest == hashlib.sha256(messages).hexdigest()
+    assert ask.messages_digest == body_digest(messages).hex()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"model":"m","max_tokens":1,"messages":[]}', b'{"model":"m"}', b"\xff"])

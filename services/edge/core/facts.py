@@ -1,6 +1,5 @@
 """The few facts of a request body that governance needs. The body itself is never rebuilt."""
 
-import hashlib
 import re
 from typing import Annotated, TypeVar
 
@@ -9,6 +8,7 @@ import msgspec
 from services.edge.core.bounds import Body, contents
 from services.edge.core.headers import Index
 from shared.contracts.budget import Bound
+from shared.digest import body_digest
 from shared.errors import Rejected
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ BYTES_PER_TOKEN = 3  # prose and code have more bytes to the token, so that esti
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """model: as asked for. model_span: bytes of its JSON value in the body, quotes included, for a splice.
 
-    max_tokens: 0 when the body gives none. body_digest: SHA-256 of the bytes of `messages`.
+    max_tokens: 0 when the body gives none. body_digest: as in `shared.digest`.
     input_estimate: tokens of input, likely not too few; for what ends before the provider has counted.
     request_class: as the client hints, else main, subagent or auxiliary for Claude Code, else empty.
     visible_output: every billed token of output shows in the stream, as text or as an estimate.
@@ -115,7 +115,7 @@ def _facts(body: bytes, found: Body, headers: Index) -> Facts:
         bounds=sizes,
         input_bytes=len(body),
         input_estimate=-(-sizes[0].quantity // BYTES_PER_TOKEN),
-        body_digest=hashlib.sha256(messages).digest(),
+        body_digest=body_digest(messages),
         session=_session(found, headers),
         agent=label(headers, b"x-claude-code-agent-id"),
         parent_agent=label(headers, b"x-claude-code-parent-agent-id"),

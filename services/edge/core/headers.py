@@ -18,7 +18,10 @@ HOP_BY_HOP = frozenset(
 
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"cookie", b"cookie2"))
 OURS = (b"x-sluicegate-", b"proxy-")
-POOLED = b"anthropic-ratelimit-"
+NEVER_UP = HOP_BY_HOP | CREDENTIALS | {b"host", b"accept-encoding"}
+NEVER_DOWN = HOP_BY_HOP | {b"set-cookie"}
+NEVER_DOWN_PREFIXES = (b"anthropic-ratelimit-", *OURS)
+"""anthropic-ratelimit-* tell about the provider's key, which all clients share."""
 WARNINGS = ((950_000, b"0.95"), (750_000, b"0.75"))  # contract 2.5: the thresholds that the client has a notice for
 
 BELOW_ONE = 990_000  # 1 would mean that no more is served; a soft budget goes on above its limit
@@ -39,23 +42,26 @@ def request_headers_for_upstream(headers: Headers, credential: Header) -> Header
     credential: the header that carries the provider's secret; the client's own never passes.
     Encoding is asked to be identity, so that the meter can read the answer.
     """
-    named = _named_by_connection(headers)
-    kept = [header for header in headers if _passes_up(header[0].lower(), named)]
-    return [*kept, (b"accept-encoding", b"identity"), credential]
+    kept = _passing(headers, NEVER_UP, OURS)
+    kept.append((b"accept-encoding", b"identity"))
+    kept.append(credential)
+    return kept
 
 
-def _passes_up(name: bytes, named: frozenset[bytes]) -> bool:
-    if name in HOP_BY_HOP or name in CREDENTIALS or name in named:
-        return False
-    return name not in (b"host", b"accept-encoding") and not name.startswith(OURS)
-
-
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    """Headers that `Connection` declares hop-by-hop."""
-    values = [value for name, value in headers if name.lower() == b"connection"]
-    return (
-        frozenset(token.strip().lower() for value in values for token in value.split(b",")) if values else frozenset()
-    )
+def _passing(headers: Headers, stopped: frozenset[bytes], stopped_prefixes: tuple[bytes, ...]) -> Headers:
+    """Without those, and without what `Connection` declares hop-by-hop. In one pass: it runs twice for each request."""
+    kept, declared = Headers(), b""
+    for header in headers:
+        name = header[0].lower()
+        if name in stopped or name.startswith(stopped_prefixes):
+            if name == b"connection":
+                declared += b"," + header[1]
+        else:
+            kept.append(header)
+    if not declared:
+        return kept
+    named = frozenset(token.strip().lower() for token in declared.split(b","))
+    return [header for header in kept if header[0].lower() not in named]
 
 
 def response_headers_for_client(headers: Headers, request_id: str, added: Headers) -> Headers:
@@ -63,18 +69,11 @@ def response_headers_for_client(headers: Headers, request_id: str, added: Header
 
     added: ours, as `budget_headers` makes them. Framing (Content-Length, Transfer-Encoding) is the connection's.
     """
-    named = _named_by_connection(headers)
-    kept, has_id = Headers(), False
-    for header in headers:
-        name = header[0].lower()
-        # anthropic-ratelimit-* tell about the provider's key, which all clients share.
-        if name in HOP_BY_HOP or name in named or name.startswith((POOLED, *OURS)) or name == b"set-cookie":
-            continue
-        has_id = has_id or name == b"request-id"
-        kept.append(header)
-    if not has_id:
+    kept = _passing(headers, NEVER_DOWN, NEVER_DOWN_PREFIXES)
+    if not any(name.lower() == b"request-id" for name, _ in kept):
         kept.append((b"request-id", request_id.encode()))
-    return [*kept, *added]
+    kept += added
+    return kept
 
 
 def budget_headers(standings: tuple[Standing, ...]) -> Headers:

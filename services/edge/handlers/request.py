@@ -162,10 +162,14 @@ class RequestReader:
 
     def on_url(self, part: bytes) -> None:
         self._target += part
-        self._count(len(part))
+        self._seen += len(part)
+        if self._seen > self._limits.header_bytes:
+            self._stop(self._too_large_head())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
+        self._seen += len(name) + len(value) + 4
+        if self._seen > self._limits.header_bytes:
+            self._stop(self._too_large_head())
         if self._head is None:
             self._headers.append((name, value.rstrip(b" \t")))
             if len(self._headers) > self._limits.headers:
@@ -214,11 +218,6 @@ class RequestReader:
         self._begin()
         self._unread = 0
         self._on_request(request)
-
-    def _count(self, length: int) -> None:
-        self._seen += length
-        if self._seen > self._limits.header_bytes:
-            self._stop(self._too_large_head())
 
     def _stop(self, failure: Rejected) -> NoReturn:
         self._failure = failure

@@ -9,7 +9,7 @@ import msgspec
 
 from services.edge.stores.segment import Place
 from services.edge.stores.segment_log import SegmentLog
-from shared.telemetry import edge_spool_acknowledged, edge_spool_records
+from shared.telemetry import edge_spool_acknowledged
 
 KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when the broker returns
 
@@ -48,7 +48,6 @@ class Outbox:
             if len(self._waiting) >= KEPT_IN_MEMORY:
                 pending.data = None
         self._waiting.append(pending)
-        edge_spool_records.set(len(self._waiting))
         self._arrived.set()
         self._emptied.clear()
 
@@ -80,7 +79,6 @@ class Outbox:
                 self._unacked[pending.place.segment] -= 1
                 self.acked = pending.place
         edge_spool_acknowledged.inc(count)
-        edge_spool_records.set(len(self._waiting))
         if not self._waiting:
             self._arrived.clear()
             self._emptied.set()

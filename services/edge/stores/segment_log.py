@@ -12,9 +12,8 @@ from pathlib import Path
 from services.edge.stores.disk_thread import DiskThread
 from services.edge.stores.segment import Place, Segment, SpoolFailed, Sync, path_of, sync_folder
 
-PACE_SECONDS = 0.001
-CROWD = 4
-"""A sync costs the processor as much as a request does. Where so many waited for the last one, the next gathers more."""
+PACE_SECONDS = 0.003
+"""A sync costs the processor a good part of what a request does: in a crowd there is one in so long a time, for all of them."""
 
 Written = Callable[[Place | None], None]
 """Told where the record stands in the page cache; None when it could not be written."""
@@ -33,9 +32,12 @@ class SegmentLog:
     older: segments that are not written to any more, oldest first.
     """
 
-    def __init__(self, folder: Path, segment_bytes: int, sync: Sync = os.fdatasync) -> None:
+    def __init__(
+        self, folder: Path, segment_bytes: int, sync: Sync = os.fdatasync, crowded: Callable[[], bool] = lambda: False
+    ) -> None:
         self._loop = asyncio.get_running_loop()  # kept wherever a request passes: asking for it is a system call
         self._folder, self._segment_bytes, self._sync = folder, segment_bytes, sync
+        self._crowded = crowded
         self._segment: Segment | None = None
         self._ended: list[Segment] = []
         self._new_file = False
@@ -122,8 +124,16 @@ class SegmentLog:
         (self._for_disk if self._appended else self._waiters).append(waiter)
         if not self._syncing:
             self._syncing = True
-            self._loop.call_soon(self._sync_group)  # with all that others append in this turn
+            self._sync_soon()
         return waiter
+
+    def _sync_soon(self) -> None:
+        """With all that others append in this turn; in a crowd, with all that they append until it is time."""
+        at = self._began + PACE_SECONDS
+        if self._crowded() and at > self._loop.time():
+            self._loop.call_at(at, self._sync_group)
+        else:
+            self._loop.call_soon(self._sync_group)
 
     def _sync_group(self) -> None:
         """While one group is being synced the next one gathers."""
@@ -141,12 +151,10 @@ class SegmentLog:
             self.failed = str(error)
         group, self._group = self._group, []
         _wake(group, self.failed)
-        if not (self._waiters or self._for_disk):
-            self._syncing = False
-        elif len(group) < CROWD:
-            self._sync_group()
+        if self._waiters or self._for_disk:
+            self._sync_soon()
         else:
-            self._loop.call_at(self._began + PACE_SECONDS, self._sync_group)
+            self._syncing = False
 
     def _sync_all(self, ended: Iterable[Segment], fd: int, new_file: bool) -> None:
         for segment in ended:

@@ -26,6 +26,7 @@ from shared.contracts.message import Message, encode
 log = structlog.get_logger()
 
 MICROS = 1_000_000
+CROWD = 8  # attempts in flight; fewer do not wait for each other's syncs
 SEGMENTS_KEPT_FOR_LIVE = 2  # an attempt that lives longer is written anew, so that its segment can go
 
 __all__ = ["Spool", "SpoolFailed"]
@@ -56,7 +57,7 @@ class Spool:
         sync: Sync = os.fdatasync,
     ) -> None:
         self._folder, self._reserve_bytes, self._now = folder, reserve_bytes, now
-        self._log = SegmentLog(folder, segment_bytes, sync)
+        self._log = SegmentLog(folder, segment_bytes, sync, lambda: len(self._live) >= CROWD)
         self.outbox = Outbox(self._log)
         self._live: dict[str, _Live] = {}
         self._usage_seq: dict[str, int] = {}

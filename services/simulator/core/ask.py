@@ -9,6 +9,7 @@ import msgspec
 
 from services.simulator.core import directives
 from services.simulator.core.directives import Directives
+from shared.digest import body_digest
 
 Block = dict[str, Any]  # a content block or tool as the client wrote it: open by definition
 REMINDER = "<system-reminder>"  # text that the client adds in the user's name
@@ -49,7 +50,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """A request, understood.
 
     model: without directives. prompt: the last text a person wrote. results: texts of the tool results since then.
-    messages_digest, body_digest: SHA-256, hexadecimal, of the bytes of `messages` and of the body, as sent.
+    messages_digest: as in `shared.digest`; body_digest: SHA-256 of the body as sent; both hexadecimal.
     """
 
     body: Body
@@ -89,7 +90,7 @@ def read(raw: bytes, headers: Mapping[str, str], *, needs_max_tokens: bool = Tru
         prompt=prompt,
         results=results,
         wish=directives.read(in_model, in_text, headers.get("x-simulator", "")),
-        messages_digest=hashlib.sha256(body.messages).hexdigest(),
+        messages_digest=body_digest(body.messages).hex(),
         body_digest=hashlib.sha256(raw).hexdigest(),
         subagent="x-claude-code-agent-id" in headers,
     )

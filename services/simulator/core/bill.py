@@ -16,8 +16,8 @@ NO_OVERRIDES = Overrides()
 class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt.
 
-    at: RFC 3339, when the request came. messages digest as `body_digest`, the whole body's as `body_sha256`, both
-    SHA-256 in hexadecimal; empty where the body was no request. usage: what is billed, as an object of the provider's.
+    at: RFC 3339, when the request came. messages digest as `body_digest`, the whole body's SHA-256 as `body_sha256`, both
+    in hexadecimal; empty where the body was no request. usage: what is billed, as an object of the provider's.
     generated_output_tokens: made before it ended. sent_chunks: events that went out. unpriced: some line has no rate,
     and was priced at the dearest of its family.
     """
