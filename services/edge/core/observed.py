@@ -98,7 +98,7 @@ class Observed:
         self._asked = asked
         self._model = ""
         self._counts: Counts = {}
-        self._payload_bytes = 0
+        self._payload_bytes = self._told = 0  # told: output by the provider's own figure
         self._thinking_tokens = 0
         self._open: dict[int, str] = {}
         self._thoughts: dict[int, int] = {}  # open blocks of thinking, and what was seen when each began
@@ -163,7 +163,7 @@ class Observed:
                 self._begun = True
                 message = _start.decode(data).message
                 self._model = message.model[: usages.LONGEST_TEXT]
-                usages.merge(self._counts, message.usage or {})
+                self._merge(message.usage or {})
             case "content_block_start":
                 self._open_block(_block_start.decode(data))
             case "content_block_stop":
@@ -177,6 +177,10 @@ class Observed:
                 self.ended = True
                 self.error_type = "api_error"
                 self.error_type = _error.decode(data).error.type[:128]
+
+    def _merge(self, counts: Counts) -> None:
+        usages.merge(self._counts, counts)
+        self._told = usages.number(self._counts, "output_tokens")
 
     def _open_block(self, start: _BlockStart) -> None:
         block = start.content_block
@@ -212,7 +216,7 @@ class Observed:
         if delta.delta.stop_reason:
             self._stop_reason = delta.delta.stop_reason[:128]
         if delta.usage:
-            usages.merge(self._counts, delta.usage)
+            self._merge(delta.usage)
             counted = delta.usage.get("output_tokens") is not None
             self._counted = self._counted or counted
             self._reported = bool(self._stop_reason) and counted
@@ -236,8 +240,9 @@ class Observed:
     @property
     def output_tokens(self) -> int:
         """Made so far: the provider's figure or our estimate, whichever is more."""
-        estimate = -(-max(0, self._payload_bytes) // usages.BYTES_PER_TOKEN) + self._thinking_tokens
-        return max(usages.number(self._counts, "output_tokens"), estimate)
+        payload = self._payload_bytes
+        estimate = (-(-payload // usages.BYTES_PER_TOKEN) if payload > 0 else 0) + self._thinking_tokens
+        return estimate if estimate > self._told else self._told
 
     def usage(self) -> Usage:
         """Rests on the provider's final report where it has passed. What was refused before any output is free."""

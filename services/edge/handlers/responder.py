@@ -107,7 +107,11 @@ class Responder:
             return
         self.bytes_out += len(data)
         # One buffer for the chunk's three parts: copying a read's worth of bytes is cheaper than three of them.
-        self._put(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        if self._parts:
+            self._put(chunk)
+        elif not self.gone:  # the loop itself writes at the end of its turn; nothing is waiting to be joined with this
+            self._transport.write(chunk)
 
     def finish(self) -> None:
         """The answer is complete; the connection may carry the next one."""
