@@ -62,7 +62,7 @@ async def one_attempt(spool: Spool) -> str:
     """A whole life."""
     start = started()
     await spool.start(start)
-    await spool.sent(sent(start))
+    spool.sent(sent(start))
     spool.progress(start.usage.rid, SEEN)
     await spool.end(settled(start))
     spool.completed(completed(start.usage.request_id))
@@ -99,7 +99,7 @@ async def test_usage_is_numbered_for_each_shard_and_goes_to_it(tmp_path: Path) -
             await spool.start(start)
             assert spool.org_of(start.usage.rid) == start.usage.principal.org
         for start in starts[:4]:
-            await spool.sent(sent(start))
+            spool.sent(sent(start))
             await spool.end(settled(start))
     async with opened(tmp_path) as spool:  # those left behind are closed where they were begun
         pending = await spool.outbox.next(100)
@@ -122,7 +122,7 @@ async def test_a_crash_leaves_every_attempt_with_exactly_one_end(tmp_path: Path)
     for start in (only_started, was_sent, progressed, denied, over):
         await spool.start(start)
     for start in (was_sent, progressed, over):
-        await spool.sent(sent(start))
+        spool.sent(sent(start))
     spool.progress("c", SEEN)
     spool.drop("d")
     await spool.end(settled(over))
@@ -185,7 +185,7 @@ async def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
         "from tests.fixtures.attempts import *\nfrom services.edge.stores.spool import Spool\n"
         "async def main():\n"
         "    spool = Spool(pathlib.Path(sys.argv[1]), reserve_bytes=0); spool.open()\n"
-        "    start = started('killed'); await spool.start(start); await spool.sent(sent(start))\n"
+        "    start = started('killed'); await spool.start(start); spool.sent(sent(start))\n"
         "    print('sent', flush=True); await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
@@ -232,7 +232,7 @@ async def test_a_carried_attempt_is_recovered_once_with_all_that_is_known(tmp_pa
     spool.open()
     living = started("living")
     await spool.start(living)
-    await spool.sent(sent(living))
+    spool.sent(sent(living))
     spool.progress("living", SEEN)
     for _ in range(12):
         await one_attempt(spool)

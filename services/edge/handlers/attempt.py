@@ -130,7 +130,7 @@ class Sending:
         wiring, admitted = self._wiring, self._admitted
         self._held = lifecycle.sent(admitted.started, admitted.granted, wiring.clock())
         self._asked = lifecycle.asked(self._context, admitted.attempt, self._held)
-        await wiring.spool.sent(self._held)
+        wiring.spool.sent(self._held)
         telemetry.edge_live_attempts.inc()
         try:
             why = await self._exchange(connection, credential)

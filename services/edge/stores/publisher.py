@@ -42,7 +42,7 @@ class Publisher:
         tries = 0
         if not window[0].company:
             with suppress(SpoolFailed):
-                await self._spool.departing(window)
+                self._spool.departing(window)
         left = self._bundled(window)
         while left:
             stored = await self._bus.append_all(left)

@@ -42,7 +42,6 @@ class SegmentLog:
         self._ended: list[Segment] = []
         self._new_file = False
         self._appended: list[tuple[bytes, Written]] = []
-        self._for_cache: Waiters = []
         self._for_disk: Waiters = []
         self._flushing = False
         self._waiters: Waiters = []
@@ -83,7 +82,6 @@ class SegmentLog:
         if not self._appended:
             return
         appended, self._appended = self._appended, []
-        cached, self._for_cache = self._for_cache, []
         disk, self._for_disk = self._for_disk, []
         try:
             places: list[Place] | list[None] = self._write([payload for payload, _ in appended])
@@ -93,7 +91,6 @@ class SegmentLog:
             self.full = str(error)
         for (_, written), place in zip(appended, places, strict=True):
             written(place)
-        _wake(cached, self.full)
         if self.full:
             _wake(disk, self.full)
         else:
@@ -105,12 +102,11 @@ class SegmentLog:
             self.begin(self._segment.number + 1)
         return self._segment.append(payloads)
 
-    def cached(self) -> "asyncio.Future[None]":
-        """Done once all that was appended just now is in the page cache; else SpoolFailed."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._for_cache.append(waiter)
-        self.flush_soon()
-        return waiter
+    def write_now(self) -> None:
+        """All that was appended is in the page cache when it returns. Raises SpoolFailed."""
+        self.flush()
+        if self.full:
+            raise SpoolFailed(self.full)
 
     def synced(self) -> "asyncio.Future[None]":
         """Done once all that is appended so far is on disk; else SpoolFailed, and after a failed sync for ever.

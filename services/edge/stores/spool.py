@@ -1,8 +1,8 @@
 """The edge's own log: nothing that was sent upstream is forgotten, whatever dies.
 
-A record is in the page cache at the end of the turn of the loop in which it is written: before anything that depends on
-it happens, so that a killed process loses nothing. Where a call waits for it, it is on disk when the wait ends, so that a
-power cut loses nothing.
+A record is in the page cache at the end of the turn of the loop in which it is written, or at once where the call says
+so: before anything that depends on it happens, so that a killed process loses nothing. Where a call waits for it, it is on
+disk when the wait ends, so that a power cut loses nothing.
 """
 
 import asyncio
@@ -137,14 +137,14 @@ class Spool:
 
         self._write(started, written)
 
-    def sent(self, record: Sent) -> "asyncio.Future[None]":
-        """Right before the first byte goes upstream, after `start`. SpoolFailed when it is awaited: then do not send.
+    def sent(self, record: Sent) -> None:
+        """Right before the first byte goes upstream, after `start`. Raises SpoolFailed: then do not send.
 
         It does not wait for the disk: a killed process does not lose it, and after a power cut every start counts as sent.
         """
         self._live[record.usage.rid].sent = record
-        self._write(record)
-        return self._log.cached()
+        self._append(record)
+        self._log.write_now()
 
     def raised(self, record: Sent) -> None:
         """An attempt that was sent may cost more now. Never fails: the end goes out from memory."""
@@ -181,13 +181,13 @@ class Spool:
         self._append_request(request)
         self._log.flush_soon()
 
-    def departing(self, window: list[Pending]) -> "asyncio.Future[None]":
+    def departing(self, window: list[Pending]) -> None:
         """Right before they are published. A process that follows a killed one lets them leave in the same company.
 
-        SpoolFailed when it is awaited: then the broker may get them twice.
+        Raises SpoolFailed: then the broker may get them twice.
         """
-        self._write(Departed(ids=tuple(pending.message_id for pending in window)))
-        return self._log.cached()
+        self._append(Departed(ids=tuple(pending.message_id for pending in window)))
+        self._log.write_now()
 
     def acked(self, count: int) -> None:
         """The broker has the oldest `count` of the outbox; what nobody needs any more is removed."""
