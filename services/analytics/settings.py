@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.{}-]*$")] = ""
     engine: Literal["MergeTree", "ReplicatedMergeTree", "SharedMergeTree"] = "MergeTree"
     batch_rows: Positive = 10_000
-    flush_interval_ms: Positive = 400
+    flush_interval_ms: Positive = 1000
     log_check_seconds: Positive = 10
 
     facade_host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
