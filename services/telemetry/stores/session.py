@@ -1,0 +1,24 @@
+"""The HTTP session that the SDK's exporters use: no more of an answer is read than a receiver of OTLP has to say."""
+
+import requests
+
+MOST_ANSWER_BYTES = 64 * 1024
+
+
+class Answers:
+    """status: of the last answer, 0 when there was none."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.session = requests.Session()
+        self.session.stream = True  # else all of an answer is read, as long as it comes
+        self.session.hooks["response"].append(self._came)
+
+    def _came(self, response: requests.Response, *args: object, **kwargs: object) -> None:
+        """A short answer is read, so that its connection can be used again; any other is closed."""
+        self.status = response.status_code
+        length = response.headers.get("Content-Length", "")
+        if length.isdigit() and int(length) <= MOST_ANSWER_BYTES and "Content-Encoding" not in response.headers:
+            _ = response.content
+        else:
+            response.close()
