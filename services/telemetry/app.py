@@ -73,8 +73,9 @@ async def _readers(app: web.Application) -> AsyncIterator[None]:
     tasks = []
     for reader in readers:
         await reader.begin()
-        tasks.append(asyncio.create_task(reader.run(), name="reader"))
-        watch(app, tasks[-1])
+        tasks += [asyncio.create_task(work, name="reader") for work in reader.works()]
+    for task in tasks:
+        watch(app, task)
     app[READY] = lambda: bus.connected
     yield
     await end(*tasks)

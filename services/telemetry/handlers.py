@@ -1,8 +1,9 @@
 """The shell: REQUESTS and PRICED in, spans and measurements out. A record that cannot be told is dropped, and counted."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import structlog
@@ -134,13 +135,12 @@ class Reader:
         self._stored = self.position
         log.info("telemetry.resumed", stream=self._stream, after=self.position.seq, end=end.seq)
 
-    async def run(self) -> None:
-        """For ever, after `begin`."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read())
-            tasks.create_task(self._keep())
-            tasks.create_task(self._check())
-            tasks.create_task(tell_behind(self._bus, "telemetry", self._stream, lambda: self.position.seq))
+    def works(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """For ever, after `begin`; start each as a task. No group of tasks: it passes a cancellation on once, and a work
+        whose bus client swallows that one (see `shared.service.end`) would never hear of it again.
+        """
+        behind = tell_behind(self._bus, "telemetry", self._stream, lambda: self.position.seq)
+        return self._read(), self._keep(), self._check(), behind
 
     async def _read(self) -> None:
         pause = self._settings.flush_interval_ms / 1_000

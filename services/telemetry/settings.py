@@ -8,7 +8,8 @@ import msgspec
 from shared.bus import BusSettings
 from shared.settings import SettingsError
 
-PROTOCOLS = ("http/protobuf", "grpc")
+PROTOCOLS = {"http/protobuf": "http/protobuf", "http/json": "http/protobuf", "grpc": "grpc"}
+"""As told, and as spoken: who takes JSON takes the other at the same address."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -47,10 +48,8 @@ def signals(environ: Mapping[str, str]) -> Signals:
 
 
 def _wanted(environ: Mapping[str, str], variable: str) -> bool:
-    exporters = {name.strip() for name in environ.get(variable, "").split(",")} - {""} or {"otlp"}
-    if unknown := exporters - {"otlp", "none"}:
-        raise SettingsError(f"{variable}: {min(unknown)} is not among otlp, none")
-    return "none" not in exporters
+    """There is one exporter here; whoever names others and not this one wants none of it."""
+    return "otlp" in (environ.get(variable) or "otlp").replace(" ", "").split(",")
 
 
 def _protocol(environ: Mapping[str, str], signal: str) -> str:
@@ -58,5 +57,5 @@ def _protocol(environ: Mapping[str, str], signal: str) -> str:
         if found := environ.get(variable, "").strip():
             if found not in PROTOCOLS:
                 raise SettingsError(f"{variable}: {found} is not among {', '.join(PROTOCOLS)}")
-            return found
-    return PROTOCOLS[0]
+            return PROTOCOLS[found]
+    return "http/protobuf"

@@ -101,7 +101,7 @@ async def test_both_records_come_as_one_trace_below_the_caller_s_span(
 
 async def test_the_same_by_grpc(bus: Bus, bus_settings: BusSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = Collector()
-    async with over_grpc(collector) as port:
+    with over_grpc(collector) as port:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         settings = Settings(bus=bus_settings, flush_interval_ms=20)
         runner = web.AppRunner(build_app(settings, signals({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})), access_log=None)

@@ -297,9 +297,11 @@ def test_the_variables_say_which_signals_go_and_how() -> None:
     assert signals(endpoint | {"OTEL_TRACES_EXPORTER": "none"}).traces == ""
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"), [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_TRACES_EXPORTER", "zipkin")]
-)
-def test_what_is_not_spoken_here_is_said(variable: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{variable}: {value}"):
-        signals({variable: value})
+def test_variables_meant_for_claude_code_in_the_same_shell_do_no_harm() -> None:
+    claude = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_METRICS_EXPORTER": "prometheus, console"}
+    assert signals(claude | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) == Signals("http/protobuf", "")
+
+
+def test_a_protocol_that_nobody_speaks_is_said() -> None:
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_PROTOCOL: avian is not among http/protobuf"):
+        signals({"OTEL_EXPORTER_OTLP_PROTOCOL": "avian"})
