@@ -1,8 +1,9 @@
 """The shell: REQUESTS and PRICED in, spans and measurements out. A record that cannot be told is dropped, and counted."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from shared.bus.behind import tell_behind
 from shared.bus.config import ConfigFollower
 from shared.clock import Clock
 from shared.contracts.edge import RequestCompleted
-from shared.contracts.message import Decoder, UnknownVersion
+from shared.contracts.message import Decoder, UnknownVersion, unbundled
 from shared.contracts.pricing import UsagePriced
 from shared.contracts.streams import Position
 from shared.errors import Unavailable
@@ -30,7 +31,8 @@ from shared.telemetry import telemetry_exports, telemetry_spans
 
 log = structlog.get_logger()
 
-LISTED = 500  # messages read at once, and spans of one export at most
+LISTED = 50  # messages read at once; each may be a bundle of many records
+EXPORTED = 500  # spans of one export at most
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0)
 LOG_CHECK_SECONDS = 10.0
 
@@ -144,37 +146,42 @@ class Reader:
 
     async def _read(self) -> None:
         pause = self._settings.flush_interval_ms / 1_000
-        async for messages in self._bus.follow(self._stream, after=self.position.seq, batch=LISTED):
-            for begin in range(0, len(messages), LISTED):
-                part = messages[begin : begin + LISTED]
-                await self._delivery.deliver(self._made(part))
-                self.position = Position(log_id=self.position.log_id, seq=part[-1].seq)
-            if len(messages) < LISTED // 2:
-                await asyncio.sleep(pause)
+        async for messages in self._bus.follow(self._stream, after=self.position.seq, batch=LISTED, gather=pause):
+            spans = (made for stored in messages for made in self._made(stored))
+            while export := list(islice(spans, EXPORTED)):
+                await self._delivery.deliver(export)
+            self.position = Position(log_id=self.position.log_id, seq=messages[-1].seq)
 
-    def _made(self, messages: Sequence[Stored]) -> list[ReadableSpan]:
-        found = []
-        for stored in messages:
-            span = self._span(stored)
-            if span is None or self._tracing is None:
-                continue
-            made = self._tracing.made(span)
-            if made is None:
+    def _made(self, stored: Stored) -> Iterator[ReadableSpan]:
+        """Of what the sampler takes."""
+        for record in self._records(stored):
+            span = self._span(stored.seq, record)
+            made = self._tracing.made(span) if span and self._tracing else None
+            if made:
+                yield made
+            elif span and self._tracing:
                 telemetry_spans.labels("not_sampled").inc()
-            else:
-                found.append(made)
-        return found
 
-    def _span(self, stored: Stored) -> Span | None:
+    def _records(self, stored: Stored) -> list[bytes]:
+        try:
+            return unbundled(stored.data)
+        except msgspec.DecodeError as error:
+            self._left_out(stored.seq, error)
+            return []
+
+    def _span(self, seq: int, record: bytes) -> Span | None:
         """None for what is no record, too: nobody's money waits for it, so it is left out."""
         try:
-            return self._convert(stored.data)
+            return self._convert(record)
         except (msgspec.DecodeError, UnknownVersion) as error:
-            telemetry_spans.labels("unreadable").inc()
-            if not self._unreadable:
-                log.warning("telemetry.unreadable", stream=self._stream, seq=stored.seq, reason=str(error))
-            self._unreadable = True
+            self._left_out(seq, error)
             return None
+
+    def _left_out(self, seq: int, error: Exception) -> None:
+        telemetry_spans.labels("unreadable").inc()
+        if not self._unreadable:
+            log.warning("telemetry.unreadable", stream=self._stream, seq=seq, reason=str(error))
+        self._unreadable = True
 
     async def _keep(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from services.telemetry.stores.session import MOST_ANSWER_BYTES
 from shared import clock
 from shared.bus import Bus, BusSettings
 from shared.contracts.edge import REQUEST_COMPLETED, RequestCompleted
-from shared.contracts.message import encode
+from shared.contracts.message import bundle, encode
 from shared.contracts.pricing import USAGE_PRICED, UsagePriced
 from shared.contracts.streams import PRICED, READERS, REQUESTS, Position
 from tests.contract.samples import PRICED as PRICED_SAMPLE
@@ -177,8 +177,8 @@ async def test_what_is_too_old_when_the_receiver_comes_back_is_dropped_and_count
 ) -> None:
     collector.status, before = 503, counted("dropped")
     async with telemetry(bus_settings, keep_seconds=5):
-        old = [ended(f"old{number}", clock.now() - 60_000_000) for number in range(1_200)]
-        await asyncio.gather(*(bus.append(REQUEST_COMPLETED, encode(record)) for record in old))
+        old = [encode(ended(f"old{number}", clock.now() - 60_000_000)) for number in range(1_200)]
+        await asyncio.gather(*(bus.append(REQUEST_COMPLETED, bundle(old[n : n + 10])) for n in range(0, 1_200, 10)))
         await until(lambda: counted("dropped") - before == 1_200, 20, "all of them dropped")
         collector.status = 200
         await tell(bus, "young")
@@ -204,10 +204,12 @@ async def test_what_is_no_record_is_left_out(bus: Bus, bus_settings: BusSettings
     before = counted("unreadable")
     async with telemetry(bus_settings):
         await bus.append(REQUEST_COMPLETED, b"\xc1 no message")
-        await bus.append(REQUEST_COMPLETED, encode(msgspec.structs.replace(ended("newer"), v=2)))
-        await tell(bus, "good")
-        await until(lambda: collector.spans, what="a span")
-    assert (told(collector), counted("unreadable") - before) == (["good"], 2)
+        newer = encode(msgspec.structs.replace(ended("newer"), v=2))
+        await bus.append(REQUEST_COMPLETED, bundle([newer, encode(ended("good"))]))
+        await bus.append(REQUEST_COMPLETED, bundle([newer, newer])[:-3])
+        await tell(bus, "last")
+        await until(lambda: len(collector.spans) == 2, what="two spans")
+    assert (told(collector), counted("unreadable") - before) == (["good", "last"], 3)
 
 
 async def test_a_receiver_that_never_answers_does_not_keep_the_service_from_ending(
@@ -258,7 +260,8 @@ async def test_two_thousand_spans_come_in_few_exports(
     bus: Bus, bus_settings: BusSettings, collector: Collector
 ) -> None:
     async with telemetry(bus_settings, flush_interval_ms=200):
-        await asyncio.gather(*(bus.append(REQUEST_COMPLETED, encode(ended(f"r{n}"))) for n in range(2_000)))
+        records = [encode(ended(f"r{number}")) for number in range(2_000)]
+        await asyncio.gather(*(bus.append(REQUEST_COMPLETED, bundle(records[n : n + 20])) for n in range(0, 2_000, 20)))
         await until(lambda: len(collector.spans) >= 2_000, 20, "all spans")
     assert len(set(told(collector))) == 2_000
     assert collector.exports < 40
