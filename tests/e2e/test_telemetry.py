@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from shared.contracts.streams import PRICED, READERS, REQUESTS, Position
 from tests.contract.samples import PRICED as PRICED_SAMPLE
 from tests.contract.samples import PRINCIPAL
 from tests.fixtures.otlp import Collector, over_grpc, over_http
+from tests.fixtures.tls import Authority
 from tests.fixtures.waiting import until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -110,6 +112,24 @@ async def test_the_same_by_grpc(bus: Bus, bus_settings: BusSettings, monkeypatch
         await until(lambda: collector.requests, what="a span")
         await runner.cleanup()
     assert (collector.requests[0].trace_id, collector.requests[0].parent_id) == (TRACE, PARENT)
+
+
+async def test_a_receiver_is_believed_whose_certificate_is_that_of_the_authority_named(
+    bus: Bus, bus_settings: BusSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(tmp_path / "of everything else").file))
+    ours, collector, failed = Authority(tmp_path / "ours"), Collector(), _exports("failed")
+    async with over_http(collector, tls=ours.server("localhost")) as port:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://localhost:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(Authority(tmp_path / "other").file))
+        async with telemetry(bus_settings):
+            await tell(bus, "r1")
+            await until(lambda: _exports("failed") > failed, what="a failed try")
+        assert collector.exports == 0
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(ours.file))
+        async with telemetry(bus_settings):
+            await until(lambda: collector.requests, what="a span")
 
 
 async def test_the_first_start_begins_now_and_the_next_goes_on_where_it_was(

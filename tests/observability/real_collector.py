@@ -60,7 +60,8 @@ class Collector:
     def _lines(self) -> Iterator[Any]:
         told = self._folder / "told.json"
         if told.exists():
-            yield from (json.loads(line) for line in told.read_text().splitlines() if line.endswith("}"))
+            whole, _, _ = told.read_text().rpartition("\n")  # it may be writing the next
+            yield from (json.loads(line) for line in whole.splitlines())
 
     def spans(self) -> list[Seen]:
         scopes = [

@@ -1,8 +1,16 @@
 """The HTTP session that the SDK's exporters use: no more of an answer is read than a receiver of OTLP has to say."""
 
+from typing import Any
+
 import requests
 
 MOST_ANSWER_BYTES = 64 * 1024
+
+
+class _Session(requests.Session):
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """OTEL_EXPORTER_OTLP_CERTIFICATE wins over REQUESTS_CA_BUNDLE; of itself a session has it the other way round."""
+        return super().request(*args, **{"verify": None if self.verify is True else self.verify} | kwargs)
 
 
 class Answers:
@@ -10,7 +18,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.status = 0
-        self.session = requests.Session()
+        self.session = _Session()
         self.session.stream = True  # else all of an answer is read, as long as it comes
         self.session.hooks["response"].append(self._came)
 
