@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-SERVICES = ("edge", "budget", "pricing", "audit", "analytics", "console", "simulator")
+SERVICES = ("edge", "budget", "pricing", "audit", "analytics", "console", "telemetry", "simulator")
 
 WIRED = {
     *("http_host", "http_port", "ready_file", "listen_host", "listen_port", "data_dir"),

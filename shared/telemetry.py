@@ -4,16 +4,64 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from shared.timings import Timings
 
-# Attribute names on spans and log lines.
+# Attribute names on spans, by OpenTelemetry's semantic conventions as its package for Python publishes them.
 GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
 GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
 GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM = "gen_ai.request.stream"
 GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
 GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
-GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # an attribute name, no password
-GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # an attribute name, no password
-GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"  # seconds
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # with what was read from and written to the cache
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # with thinking
+GEN_AI_USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"  # the session
+GEN_AI_AGENT_ID = "gen_ai.agent.id"
+GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  # input, output; no password
+GEN_AI_CLIENT_TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105  # a metric, no password
+GEN_AI_CLIENT_OPERATION_DURATION = "gen_ai.client.operation.duration"  # seconds
+GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"  # seconds
+HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
 ERROR_TYPE = "error.type"
+
+# Attribute names of ours on spans; what is called uid is the immutable one, names live in the directory.
+REQUEST_ID = "sluicegate.request.id"
+REQUEST_BYTES = "sluicegate.request.bytes"
+REQUEST_CLASS = "sluicegate.request.class"  # main, subagent, auxiliary
+REQUEST_REPEAT = "sluicegate.request.repeat"  # the client's own retry
+RESPONSE_BYTES = "sluicegate.response.bytes"
+ATTEMPT_ID = "sluicegate.attempt.id"  # rid
+ATTEMPT_NUMBER = "sluicegate.attempt.number"
+ATTEMPT_COUNT = "sluicegate.attempt.count"
+ORG_UID = "sluicegate.org.uid"
+CUSTOMER_UID = "sluicegate.customer.uid"
+TEAM_UID = "sluicegate.team.uid"
+KEY_UID = "sluicegate.key.uid"
+PROJECT_UID = "sluicegate.project.uid"
+PROVIDER = "sluicegate.provider"  # its name in the organisation
+REGION = "sluicegate.region"
+CREDENTIAL = "sluicegate.credential"  # its id, never its value
+CLIENT_VERSION = "sluicegate.client.version"
+PARENT_AGENT_ID = "sluicegate.parent_agent.id"
+EDGE = "sluicegate.edge"
+VERDICT = "sluicegate.verdict"  # admitted, refused, rejected, free, unavailable
+REFUSAL_REASON = "sluicegate.refusal.reason"
+REFUSAL_BUDGET = "sluicegate.refusal.budget"  # id of the budget that said no
+RESERVE_US = "sluicegate.reserve_us"  # microseconds until budget's verdict
+OUTCOME = "sluicegate.outcome"  # ok, client_gone, upstream_error, upstream_broken, cut, not_sent, edge_died
+COST_NANO_USD = "sluicegate.cost_nano_usd"
+LIST_NANO_USD = "sluicegate.list_nano_usd"
+CHARGE_NANO_USD = "sluicegate.charge_nano_usd"
+PRICE_VERSION = "sluicegate.price_version"
+BILLING_CLASS = "sluicegate.billing_class"
+ESTIMATED = "sluicegate.estimated"  # the quantities rest on what was seen passing
+UNPRICED = "sluicegate.unpriced"
+UNGOVERNED = "sluicegate.ungoverned"
+UPSTREAM_REQUEST_ID = "sluicegate.upstream.request_id"
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
@@ -137,9 +185,16 @@ analytics_queries = Counter(
     "sluicegate_analytics_queries_total", "Queries on the ClickHouse port of the embedded engine.", ["status"]
 )
 audit_pages = Counter("sluicegate_audit_pages_total", "Pages appended to the audit chain.")
+telemetry_spans = Counter(
+    "sluicegate_telemetry_spans_total", "Spans handed to the OTLP receiver, by what came of them.", ["result"]
+)
+telemetry_exports = Counter("sluicegate_telemetry_exports_total", "Tries to hand spans over.", ["result"])
+telemetry_metric_exports = Counter(
+    "sluicegate_telemetry_metric_exports_total", "Tries to hand metrics over.", ["result"]
+)
 simulator_requests = Counter("sluicegate_simulator_requests_total", "Requests answered by the simulator.", ["status"])
 
-_OWNERS = ("edge", "budget", "pricing", "analytics", "audit", "simulator")  # as the names above begin
+_OWNERS = ("edge", "budget", "pricing", "analytics", "audit", "telemetry", "simulator")  # as the names above begin
 
 
 def keep(service: str, registry: CollectorRegistry = REGISTRY) -> None:

@@ -43,6 +43,7 @@ class UsageRecorded(Message, frozen=True, kw_only=True):
     provider_usage: the provider's own usage object as JSON, merged over the stream; empty when none was seen.
     held_nano_usd: what was granted for it, so that an owner that lost the hold can still book it.
     lease: what it was paid from, where the edge admitted it by itself: its end may be told before its beginning.
+    trace_sampled: whether the caller records the trace that trace_id names; so in RequestCompleted.
     """
 
     rid: str
@@ -94,6 +95,7 @@ class UsageRecorded(Message, frozen=True, kw_only=True):
     billing_class: str = "api"
     unknown_counters: tuple[str, ...] = ()
     lease: str = ""
+    trace_sampled: bool = True
 
 
 class RequestCompleted(Message, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class RequestCompleted(Message, frozen=True, kw_only=True):
     reason: with refused the Denied.reason, with rejected the error code; empty otherwise.
     attempts: the rids, in order.
     repeat: the same (session, agent, body_digest) was seen in the last minute, so this is the client's own retry.
+    parent_span_id: of the caller's span, in the trace that trace_id names.
     """
 
     request_id: str
@@ -143,6 +146,8 @@ class RequestCompleted(Message, frozen=True, kw_only=True):
     bytes_out: int = 0
     trace_id: str = ""
     repeat: bool = False
+    parent_span_id: str = ""
+    trace_sampled: bool = True
 
 
 class EdgeStatus(Message, frozen=True, kw_only=True):

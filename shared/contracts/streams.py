@@ -34,8 +34,9 @@ SNAPSHOT = "snapshot.{shard}.{id}"
 DECISIONS = "DECISIONS"
 EDGES = "EDGES"
 OWNERS = "OWNERS"
-BUCKETS = (DECISIONS, EDGES, OWNERS)
-"""Key-value buckets, history 1, no expiry."""
+READERS = "READERS"
+BUCKETS = (DECISIONS, EDGES, OWNERS, READERS)
+"""Key-value buckets, history 1, no expiry. READERS: how far who has no better place for it has read, by its name and the log's."""
 
 DEDUPLICATION_SECONDS = 120
 

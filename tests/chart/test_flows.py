@@ -12,6 +12,7 @@ NEEDED = {
     "audit": BUS,
     "analytics": BUS | {"clickhouse"},
     "console": BUS | {"clickhouse"},
+    "telemetry": BUS | {"otlp"},
     "simulator": set[str](),
     "provision": BUS | {"clickhouse"},
     "organisation": {"console"},
@@ -24,11 +25,15 @@ PORTS = {
     "monitor": 8222,
     "clickhouse": 8123,
     "upstream": 443,
+    "otlp": 4318,
     "simulator": 8080,
     "edge": 8080,
     "console": 8081,
 }
-TRIAL: Object = {"organisation": {"document": "contact: x"}}
+TRIAL: Object = {
+    "organisation": {"document": "contact: x"},
+    "services": {"telemetry": {"enabled": True, "otlp": {"endpoint": "http://collector:4318"}}},
+}
 
 
 def policies(found: list[Object]) -> dict[str, Object]:
@@ -65,7 +70,7 @@ def test_each_part_reaches_what_it_needs_and_nothing_else() -> None:
     found = policies(objects("trial", TRIAL))
     assert found.keys() == NEEDED.keys() | {"default-deny", "nats", "clickhouse"}
     for part, needed in NEEDED.items():
-        there = {"monitor": "nats", "upstream": ""}
+        there = {"monitor": "nats", "upstream": "", "otlp": ""}
         assert outgoing(found[part]) == {(there.get(name, name), PORTS[name]) for name in needed}, part
     assert outgoing(found["nats"]) == outgoing(found["clickhouse"]) == set()
 
@@ -76,7 +81,8 @@ def test_whoever_may_be_called_lets_the_caller_in() -> None:
             "trial",
             TRIAL
             | {
-                "services": {
+                "services": TRIAL["services"]
+                | {
                     name: {"networkPolicy": {"from": [{"podSelector": {}}]}}
                     for name in ("edge", "console", "simulator")
                 }

@@ -160,7 +160,7 @@ def test_monitors_find_every_service_of_ours_and_nothing_else() -> None:
         if each["kind"] == "Service"
         and each["metadata"]["labels"].items() >= monitor["selector"]["matchLabels"].items()
     ]
-    assert sorted(found) == sorted(f"gate-{service}-pods" for service in (*SERVICES, "simulator"))
+    assert sorted(found) == sorted(f"gate-{service}-pods" for service in (*SERVICES, "telemetry", "simulator"))
 
 
 def test_alerts_and_dashboards_of_the_chart_are_rendered_word_for_word() -> None:

@@ -57,8 +57,10 @@ def test_all_free_settings_reach_their_service_with_their_type() -> None:
                 case _:
                     given[name] = schema["default"] if "enum" in schema else "some"
         more: Object = {"services": {service: {"settings": given}}}
-        if service == "simulator":
+        if service in ("simulator", "telemetry"):
             more["services"][service]["enabled"] = True
+        if service == "telemetry":
+            more["services"][service]["otlp"] = {"endpoint": "http://collector:4318"}
         read = load(settings.struct_of(service), service.upper(), variables(pod_of(service, more), service))
         for name, value in given.items():
             owner, field = (read.bus, name.removeprefix("bus_")) if name.startswith("bus_") else (read, name)  # type: ignore[attr-defined]  # of most services

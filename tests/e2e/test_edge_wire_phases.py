@@ -12,7 +12,7 @@ from tests.fixtures.wire import RawClient, post
 
 __all__ = ["edge", "start_edge", "upstream"]  # fixtures
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PHASES = {
     "before the head": b"",
     "within the head": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-str",
@@ -59,10 +59,11 @@ async def test_the_records_carry_the_client_s_trace_and_the_times(edge: Edge) ->
 
     edge.upstream.script = script
     async with RawClient(edge.port) as client:
-        client.send(post("/v1/messages", STREAMED, [("Traceparent", f"00-{TRACE}-b7ad6b7169203331-01")]))
+        client.send(post("/v1/messages", STREAMED, [("Traceparent", f"00-{TRACE}-{CALLER}-00")]))
         assert (await client.answer()).body == FIRST_TURN
     [usage], [request] = await edge.usage(), await edge.requests()
-    assert usage.trace_id == request.trace_id == TRACE
+    assert (usage.trace_id, usage.trace_sampled) == (TRACE, False)
+    assert (request.trace_id, request.parent_span_id, request.trace_sampled) == (TRACE, CALLER, False)
     assert request.received_at <= usage.sent_at <= usage.closed_at <= request.closed_at
     assert usage.sent_at + 100_000 <= usage.closed_at
     assert 45 <= usage.ttft_ms <= usage.duration_ms - 45

@@ -12,7 +12,7 @@ from helm import settings
 from services.cli.app import program
 from services.cli.supervisor.organisation import parse
 from shared.settings import load
-from tests.chart.render import Object, containers, of_ci, one, pods, python_tool
+from tests.chart.render import Object, containers, objects, of_ci, one, pods, python_tool
 from tests.image.sbom import ROOT
 from tests.image.test_dockerfile import CODE
 
@@ -30,6 +30,9 @@ ELSEWHERE = {
     "CONSOLE_SECURE_COOKIES": "the default",
     "HOME": "of the image",
     "SIMULATOR_KEY": "for `helm test`",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "the default",
+    "OTEL_TRACES_SAMPLER": "the default",
+    "OTEL_TRACES_SAMPLER_ARG": "the default",
 }
 """Variables that the chart's trial has and this one has not, or otherwise, and why."""
 
@@ -47,10 +50,17 @@ def services() -> dict[str, Object]:
     return found
 
 
+@cache
+def trial() -> list[Object]:
+    """The chart's, with what is off there unless somebody asks for it."""
+    telemetry = {"enabled": True, "otlp": {"endpoint": "http://host.docker.internal:4318", "compression": "none"}}
+    return objects("trial", {"services": {"telemetry": telemetry}})
+
+
 def chart_container(service: str) -> Object:
     (found,) = [
         each
-        for where, pod in pods(of_ci("trial"))
+        for where, pod in pods(trial())
         for each in containers(pod)
         if where.endswith(f"-{service}") and each["name"] == service
     ]
@@ -70,7 +80,7 @@ def test_every_service_starts_with_what_it_is_given(service: str) -> None:
     prefix = f"{service.upper()}_"
     load(settings.struct_of(service), service.upper(), given["environment"])
     others = {name for name in given["environment"] if not name.startswith(prefix)}
-    assert others <= {"ANTHROPIC_API_KEY"}
+    assert all(name == "ANTHROPIC_API_KEY" or (service == "telemetry" and name.startswith("OTEL_")) for name in others)
 
 
 @pytest.mark.parametrize("service", settings.SERVICES)

@@ -91,6 +91,15 @@ def test_our_own_processes_are_never_behind_the_users_proxy() -> None:
     assert environ["no_proxy"] == "127.0.0.1,localhost"
 
 
+def test_traces_are_made_where_somebody_takes_them() -> None:
+    assert "telemetry" not in planned()
+    assert "telemetry" not in planned(USER | {"OTEL_EXPORTER_OTLP_ENDPOINT": ""})
+    for variable in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        found = planned(USER | {variable: "http://127.0.0.1:4318"})["telemetry"].environ()
+        assert found[variable] == "http://127.0.0.1:4318"
+        load(importlib.import_module("services.telemetry.settings").Settings, "TELEMETRY", found)
+
+
 def many(**options: object) -> dict[str, dict[str, str]]:
     made = plan.services(USER, LAYOUT, Options(**options), BUS, Path("/data/admin-token"), ["0", "1", "2"])  # type: ignore[arg-type]  # fields by name
     return {service.name: service.environ() for service in made}

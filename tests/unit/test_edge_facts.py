@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.edge.core.facts import Facts, read_facts
+from services.edge.core.facts import Facts, Trace, read_facts
 from shared.digest import body_digest
 from shared.errors import Rejected
 from tests.fixtures.exchanges import MESSAGES, recorded
@@ -214,8 +214,9 @@ def test_labels_are_safe_to_store() -> None:
 
 def test_a_trace_is_joined_only_when_it_is_well_formed() -> None:
     good = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
-    assert facts({b"traceparent": good}).trace_id == "a" * 32
-    assert facts({b"traceparent": good + b"x"}).trace_id == ""
+    assert facts({b"traceparent": good}).trace == Trace("a" * 32, "b" * 16, sampled=True)
+    assert not facts({b"traceparent": good[:-1] + b"2"}).trace.sampled
+    assert facts({b"traceparent": good + b"x"}).trace == Trace()
 
 
 @pytest.mark.parametrize(

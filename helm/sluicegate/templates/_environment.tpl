@@ -79,6 +79,25 @@
 {{- end }}
 {{- end }}
 
+{{- define "sluicegate.environment.telemetry" -}}
+{{- with .values.otlp -}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ .protocol }}}
+- {name: OTEL_EXPORTER_OTLP_COMPRESSION, value: {{ .compression }}}
+- {name: OTEL_TRACES_SAMPLER, value: {{ .sampler }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .samplerRatio | quote }}}
+{{- if not .metrics }}
+- {name: OTEL_METRICS_EXPORTER, value: none}
+{{- end }}
+{{- with .existingSecret }}
+{{ include "sluicegate.secretVariable" (dict "name" "OTEL_EXPORTER_OTLP_HEADERS" "secret" . "key" $.values.otlp.headersKey) }}
+{{- end }}
+{{- with $.root.Values.caBundle.existingConfigMap }}
+- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /etc/sluicegate/ca/{{ $.root.Values.caBundle.key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "sluicegate.environment.simulator" -}}
 - {name: SIMULATOR_DATA_DIR, value: /tmp/simulator}
 {{- end }}

@@ -41,6 +41,11 @@ console:
   drains: true
   bus: true
   reaches: [nats, clickhouse]
+telemetry:
+  ports: {http: 9090}
+  singleton: true
+  bus: true
+  reaches: [nats, otlp]
 simulator:
   ports: {http: 8080}
   traffic: http
@@ -99,6 +104,13 @@ http://{{ include "sluicegate.fullname" . }}-edge:8080
 {{- define "sluicegate.port" -}}
 {{- $host := get (urlParse .url) "host" -}}
 {{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default .default -}}
+{{- end }}
+
+{{/* Where the URL names none, that of the exporters. */}}
+{{- define "sluicegate.otlpPort" -}}
+{{- $otlp := .Values.services.telemetry.otlp -}}
+{{- $plain := and (hasPrefix "http:" $otlp.endpoint) (ne $otlp.protocol "grpc") -}}
+{{- include "sluicegate.port" (dict "url" $otlp.endpoint "default" (ternary "80" "443" $plain)) -}}
 {{- end }}
 
 {{- define "sluicegate.clickhousePort" -}}

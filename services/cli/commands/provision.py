@@ -9,7 +9,7 @@ import nats.errors
 import nats.js.errors
 
 from services.cli.errors import Trouble
-from services.cli.supervisor.plan import ON_THE_BUS
+from services.cli.supervisor.plan import MAY_BE_ON_THE_BUS
 from shared import logs
 from shared.bus import Bus, BusSettings, open_bus, provision
 from shared.bus.streams import missing
@@ -23,7 +23,7 @@ AGAIN_SECONDS = 1.0
 @click.option(
     "--of",
     "service",
-    type=click.Choice(ON_THE_BUS),
+    type=click.Choice(MAY_BE_ON_THE_BUS),
     default="analytics",
     show_default=True,
     help="Whose variables say where the broker is, such as ANALYTICS_BUS_URL.",

@@ -11,6 +11,8 @@ from services.cli.supervisor.ports import LOOPBACK
 from services.cli.supervisor.program import Service
 
 ON_THE_BUS = ("budget", "pricing", "audit", "analytics", "console", "edge")
+TELEMETRY = "telemetry"
+MAY_BE_ON_THE_BUS = (*ON_THE_BUS, TELEMETRY)
 DATABASE = "sluicegate"  # of analytics
 EDGE_DRAIN_SECONDS = 8.0  # streams that last longer end well-formed, before the supervisor loses patience
 SIMULATED_KEY = "simulator"  # what edge sends as the provider's key when there is none; the simulator takes any
@@ -70,6 +72,11 @@ def overrides(environ: Mapping[str, str], service: str) -> dict[str, str]:
 def has_key(environ: Mapping[str, str]) -> bool:
     """Whether there is a real provider to talk to; an empty variable is none."""
     return bool(environ.get(API_KEY))
+
+
+def traced(environ: Mapping[str, str]) -> bool:
+    """Whether there is a receiver for traces and metrics; all about it is in OTEL_…, which every child gets."""
+    return any(environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
 
 def simulator(environ: Mapping[str, str], layout: Layout, port: int) -> Service:
@@ -132,7 +139,7 @@ def services(
     counts = {"edge": options.edges, "budget": options.budgets}
     port_variables = {"edge": {"edge": "EDGE_LISTEN_PORT"}, "analytics": {"clickhouse": "ANALYTICS_FACADE_PORT"}}
     made = []
-    for kind in ON_THE_BUS:
+    for kind in MAY_BE_ON_THE_BUS if traced(environ) else ON_THE_BUS:
         prefix = kind.upper()
         urls = {f"{prefix}_BUS_URL": bus.url, f"{prefix}_BUS_MONITOR_URL": bus.monitor_url}
         for name in names(kind, counts.get(kind, 1)):

@@ -276,7 +276,7 @@ class Run:
         await self._children.stop(
             [
                 ["simulator", "console"],
-                ["analytics", "audit"],
+                ["analytics", "audit", "telemetry"],
                 ["pricing"],
                 plan.names("budget", self._options.budgets),
                 ["nats"],

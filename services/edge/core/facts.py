@@ -18,6 +18,14 @@ MOST_TOKENS = 100_000_000
 BYTES_PER_TOKEN = 3  # prose and code have more bytes to the token, so that estimates err above the truth
 
 
+class Trace(msgspec.Struct, frozen=True):
+    """The caller's, of W3C `traceparent`; ids in hexadecimal, empty where there is none."""
+
+    trace_id: str = ""
+    parent_span_id: str = ""
+    sampled: bool = True
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """model: as asked for. model_span: bytes of its JSON value in the body, quotes included, for a splice.
 
@@ -41,7 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     prompt_id: str = ""
     request_class: str = ""
     client_version: str = ""
-    trace_id: str = ""
+    trace: Trace = Trace()
     speed: str = "standard"
     geo: str = ""
     cache_ttl: str = ""
@@ -74,7 +82,8 @@ _user = msgspec.json.Decoder(_User)
 _KEY = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _END = re.compile(rb"\s*}\s*\Z")
 _OLD_USER = re.compile(r"_session_([0-9a-fA-F-]{8,64})$")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_NO_TRACE = Trace()
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 THINKING_COUNTED = b"thinking-token-count"
 
@@ -122,7 +131,7 @@ def _facts(body: bytes, found: Body, headers: Index) -> Facts:
         prompt_id=label(headers, b"x-claude-code-prompt-id"),
         request_class=_request_class(headers, tools),
         client_version=client_version(headers),
-        trace_id=trace_id(headers),
+        trace=trace(headers),
         speed=_read(_optional_text, found, "speed") or "standard",
         geo=_read(_optional_text, found, "inference_geo") or "",
         cache_ttl=seen.cache_ttl,
@@ -224,10 +233,10 @@ def client_version(headers: Index) -> str:
     return label(headers, b"user-agent").partition(" ")[0]
 
 
-def trace_id(headers: Index) -> str:
-    """Of W3C `traceparent`; empty where there is none."""
+def trace(headers: Index) -> Trace:
+    """Bit 0 of the flags says whether the caller records it."""
     found = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
-    return found[1].decode() if found else ""
+    return Trace(found[1].decode(), found[2].decode(), bool(int(found[3], 16) & 1)) if found else _NO_TRACE
 
 
 def label(headers: Index, name: bytes) -> str:

@@ -106,7 +106,8 @@ def started(context: Context, rid: str, number: int, attempt: Attempt) -> Starte
         request_model=facts.model,
         canonical_model=canonical(attempt.wire_model),
         wire_model=attempt.wire_model,
-        trace_id=facts.trace_id,
+        trace_id=facts.trace.trace_id,
+        trace_sampled=facts.trace.sampled,
         stream=facts.stream,
         body_digest=facts.body_digest,
         outcome="not_sent",
@@ -286,7 +287,9 @@ def completed(context: Context, verdict: Verdict, provider_config: str = "") -> 
         body_digest=facts.body_digest if facts else b"",
         bytes_in=verdict.bytes_in,
         bytes_out=verdict.bytes_out,
-        trace_id=facts.trace_id if facts else "",
+        trace_id=facts.trace.trace_id if facts else "",
+        parent_span_id=facts.trace.parent_span_id if facts else "",
+        trace_sampled=facts.trace.sampled if facts else True,
         repeat=verdict.repeat,
     )
 
@@ -356,6 +359,7 @@ def recovered_request(attempts: tuple[UsageRecorded, ...], me: Identity, now: Mi
         stream=last.stream,
         body_digest=last.body_digest,
         trace_id=last.trace_id,
+        trace_sampled=last.trace_sampled,
     )
 
 

@@ -1,0 +1,1 @@
+"""Telemetry: what the records tell, as traces and metrics for a receiver of OTLP."""

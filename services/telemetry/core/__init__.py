@@ -1,0 +1,1 @@
+"""Records in, spans and measurements out. Pure."""
