@@ -53,7 +53,7 @@ def left(folder: Path) -> Spool:
 
 async def waiting(spool: Spool) -> tuple[list[UsageRecorded], list[RequestCompleted]]:
     """What the outbox holds."""
-    pending = await spool.outbox.next(1000) if len(spool.outbox) else []
+    pending = list(spool.outbox)
     usages = [_usage.decode(spool.outbox.data(one)) for one in pending if one.kind == "usage"]
     return usages, [_request.decode(spool.outbox.data(one)) for one in pending if one.kind == "request"]
 
@@ -102,7 +102,7 @@ async def test_usage_is_numbered_for_each_shard_and_goes_to_it(tmp_path: Path) -
             spool.sent(sent(start))
             await spool.end(settled(start))
     async with opened(tmp_path) as spool:  # those left behind are closed where they were begun
-        pending = await spool.outbox.next(100)
+        pending = list(spool.outbox)
         usages, _ = await waiting(spool)
         assert [one.shard for one in pending if one.kind == "usage"] == [usage.shard for usage in usages]
         numbered = [(usage.rid, usage.shard, usage.epoch, usage.spool_seq) for usage in usages]

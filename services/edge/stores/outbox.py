@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from itertools import islice
+from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Literal
 
 import msgspec
@@ -11,13 +12,15 @@ from services.edge.stores.segment import Place
 from services.edge.stores.segment_log import SegmentLog
 from shared.telemetry import edge_spool_acknowledged
 
+ALONE = 1
+"""If it left at all, it was in no company: only those of a bundle are written down before they leave."""
 KEPT_IN_MEMORY = 10_000  # records beyond it are read back from their file when the broker returns
 
 
 class Pending(msgspec.Struct, kw_only=True):
     """A record to publish. place None: only memory has it. data None: only the file has it. shard: of a usage record.
 
-    company: how many left for the broker together, from this one on, in the process before; 0 where that is not known.
+    company: 0, or of what a process before has left: with how many it was to leave for the broker, itself included.
     """
 
     kind: Literal["usage", "request"]
@@ -42,6 +45,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[Pending]:
+        """Oldest first."""
+        return iter(self._waiting)
+
     def add(self, pending: Pending) -> None:
         if pending.place is not None:
             self._unacked[pending.place.segment] = self._unacked.get(pending.place.segment, 0) + 1
@@ -52,13 +59,13 @@ class Outbox:
         self._emptied.clear()
 
     async def next(self, most: int) -> list[Pending]:
-        """Wait for records; the oldest ones, at most so many. They stay until `done`."""
+        """Wait for records; the oldest ones that may leave together, new ones at most so many. They stay until `done`."""
         await self._arrived.wait()
-        window = list(islice(self._waiting, self._waiting[0].company or most))
-        if not window[0].company:
-            apart = (at for at, pending in enumerate(window) if pending.company)
-            del window[next(apart, len(window)) :]
-        return window
+        company = self._waiting[0].company
+        if company > ALONE:
+            return list(islice(self._waiting, company))
+        window = islice(self._waiting, most)
+        return list(takewhile(lambda pending: pending.company == company, window))
 
     async def emptied(self) -> None:
         """Return once nothing waits."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
-from services.edge.stores.outbox import Pending
+from services.edge.stores.outbox import ALONE, Pending
 from services.edge.stores.spool import Spool, SpoolFailed
 from shared.bus import Bus, Record
 from shared.contracts.edge import REQUEST_COMPLETED, USAGE_RECORDED
@@ -40,10 +40,10 @@ class Publisher:
 
     async def _publish(self, window: list[Pending]) -> None:
         tries = 0
-        if not window[0].company:
-            with suppress(SpoolFailed):
-                self._spool.departing(window)
         left = self._bundled(window)
+        if not window[0].company and len(left) < len(window):
+            with suppress(SpoolFailed):
+                await self._spool.departing(window)
         while left:
             stored = await self._bus.append_all(left)
             left = [record for record, good in zip(left, stored, strict=True) if not good]
@@ -60,12 +60,12 @@ class Publisher:
             subject = USAGE_RECORDED.format(shard=pending.shard) if pending.kind == "usage" else REQUEST_COMPLETED
             data = self._spool.outbox.data(pending)
             now = filling.get(subject)
-            if now is None or now.size + len(data) > MOST_BYTES:
+            if now is None or now.size + len(data) > MOST_BYTES or pending.company == ALONE:
                 now = filling[subject] = _Bundle(subject, pending.message_id)
                 full.append(now)
             now.messages.append(data)
             now.size += len(data)
-        return [Record(each.subject, bundle(each.messages), f"{each.first}+{len(each.messages)}") for each in full]
+        return [Record(each.subject, bundle(each.messages), each.id) for each in full]
 
 
 class _Bundle(msgspec.Struct):
@@ -75,3 +75,7 @@ class _Bundle(msgspec.Struct):
     first: str
     messages: list[bytes] = []
     size: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.first if len(self.messages) == 1 else f"{self.first}+{len(self.messages)}"

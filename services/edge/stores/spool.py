@@ -181,13 +181,13 @@ class Spool:
         self._append_request(request)
         self._log.flush_soon()
 
-    def departing(self, window: list[Pending]) -> None:
-        """Right before they are published. A process that follows a killed one lets them leave in the same company.
+    def departing(self, window: list[Pending]) -> "asyncio.Future[None]":
+        """Before they are published; durable when it is done: even after a power cut they leave in the same company.
 
-        Raises SpoolFailed: then the broker may get them twice.
+        SpoolFailed when it is awaited: then the broker may get them twice.
         """
         self._append(Departed(ids=tuple(pending.message_id for pending in window)))
-        self._log.write_now()
+        return self._log.synced()
 
     def acked(self, count: int) -> None:
         """The broker has the oldest `count` of the outbox; what nobody needs any more is removed."""

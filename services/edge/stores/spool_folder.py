@@ -161,11 +161,19 @@ class _Reader:
         self._pending.append(pending)
 
     def left(self, segments: list[int]) -> Left:
-        for at, pending in enumerate(self._pending):
-            ids = self._departed.get(pending.message_id, ())
-            if ids and tuple(each.message_id for each in self._pending[at : at + len(ids)]) == ids:
-                pending.company = len(ids)
+        self._tell_company()
         return Left(segments, self._pending, list(self._started.values()), self._unreported)
+
+    def _tell_company(self) -> None:
+        at = 0
+        while at < len(self._pending):
+            ids = self._departed.get(self._pending[at].message_id, ())
+            company = self._pending[at : at + max(1, len(ids))]
+            if tuple(each.message_id for each in company) != ids:
+                company = company[:1]
+            for pending in company:
+                pending.company = len(company)
+            at += len(company)
 
 
 def usage_id(usage: UsageRecorded) -> str:
