@@ -41,6 +41,8 @@ from shared.errors import Unavailable
 from tests.fixtures.attempts import DENIED, GRANTED, reserve
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 ME = Identity(edge="E1", epoch=1)
 PATH = Principal(org="O", team="T", key="K")
 

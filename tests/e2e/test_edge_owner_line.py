@@ -15,6 +15,8 @@ from tests.e2e.test_edge_owner import Maker, PlayedOwner, owner, played
 from tests.fixtures.attempts import DENIED, GRANTED, reserve
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 __all__ = ["owner", "played"]  # fixtures
 
 QUEUED = Queued(ahead=1, owner_epoch=1)

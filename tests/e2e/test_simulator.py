@@ -96,6 +96,7 @@ async def test_a_client_that_hangs_up_stops_the_generation_and_pays_for_what_was
     assert line["usage"]["output_tokens"] == line["generated_output_tokens"]
 
 
+@pytest.mark.alone
 async def test_a_client_that_hangs_up_on_a_whole_answer_pays_for_what_was_made(client: Client) -> None:
     wish = "output_tokens=1000;chunks=100;chunk_ms=20;input_tokens=10"
     with pytest.raises(TimeoutError):

@@ -116,6 +116,7 @@ async def test_a_file_that_names_anthropic_goes_to_the_simulator_without_a_key(t
     assert not (up.data_dir / "admin-token").exists(), "a token that was given is not kept for the next start"
 
 
+@pytest.mark.alone
 async def test_each_service_can_be_killed_and_is_back_within_two_seconds(tmp_path: Path) -> None:
     async with running(tmp_path) as up:
         for name in sorted(SERVICES):
