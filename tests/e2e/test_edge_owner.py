@@ -119,7 +119,7 @@ async def test_silence_is_answered_by_asking_again_with_the_same_rid(owner: Make
     assert {ask.rid for ask in played.asked} == {"R"}
     waited = [ask.waited_ms for ask in played.asked]
     assert waited == sorted(waited)
-    assert waited[-1] >= 200
+    assert waited[-1] >= 190  # the loop may wake a moment early
     assert played.withdrawn == []
 
 

@@ -180,9 +180,9 @@ async def test_late_headers_and_silence_take_their_time(client: Client) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with post(client, "late_headers=0.2;slow=0.2;pings=0.05", stream=True) as answer:
-        assert loop.time() - began >= 0.2
+        assert loop.time() - began >= 0.19  # the loop may wake a moment early
         assert (await answer.read()).count(b"event: ping") == 4
-    assert loop.time() - began >= 0.4
+    assert loop.time() - began >= 0.38
 
 
 async def test_usage_and_known_events_can_be_missing(client: Client) -> None:
