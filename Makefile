@@ -34,9 +34,15 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile --target .cache/image-tools -r tests/image/requirements.txt
 	@touch $@
 
+# Two at once, each file by one of them; then, with nothing beside it, what tells how soon something happens.
+TWO := --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
+# PYTEST_ARGS may choose tests of which one of these has none.
+OR_NONE = $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
+
 test: $(VENV)/.installed-test .cache/chart-tools/.installed .cache/image-tools/.installed lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	tests/real_client/run $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not alone' $(TWO) $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) $(OR_NONE)
+	tests/real_client/run $(PYTEST_ARGS) $(OR_NONE)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

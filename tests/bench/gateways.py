@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench import rivals, stack
 from tests.bench.processes import MODULE, Gateway, Provider, alone, process, told
 from tests.bench.rivals import Absent
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log stderr; worker_rlimit_nofile {files};

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.processes import Gateway, alone, process, told
 from tests.bench.requests import MODEL
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 
 PINNED = Path(__file__).with_name("rivals.txt")
 START_SECONDS = 90.0

@@ -11,6 +11,7 @@ from typing import Any
 from services.cli.supervisor import ports as port_files
 from tests.bench.accounting import family
 from tests.bench.processes import Gateway, process
+from tests.fixtures.ports import ports_of_up
 
 START_SECONDS = 60.0
 KEY = "vk-of-the-bench"
@@ -48,13 +49,11 @@ def running(folder: Path, provider_port: int) -> Iterator[Gateway]:
     document = folder / "org.yaml"
     document.write_text(json.dumps(organisation(provider_port)))  # JSON is YAML
     data, log = folder / "data", folder / "up.log"
-    any_ports = [word for name in ("edge", "console", "clickhouse", "nats") for word in (f"--{name}-port", "0")]
     program = str(Path(sys.executable).parent / "sluicegate")
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "ANTHROPIC_API_KEY": "sk-bench"}
     environ["SLUICEGATE_EDGE_MAX_CONNECTIONS_PER_KEY"] = "0"  # one key holds all the streams here
-    with process(
-        program, "up", "--data-dir", str(data), "--org", str(document), *any_ports, environ=environ, log=log, cwd=folder
-    ) as up:
+    arguments = ("--data-dir", str(data), "--org", str(document), *ports_of_up())
+    with process(program, "up", *arguments, environ=environ, log=log, cwd=folder) as up:
         deadline = time.monotonic() + START_SECONDS
         while (found := port_files.read(data / "ports.json")) is None:
             if up.poll() is not None or time.monotonic() > deadline:

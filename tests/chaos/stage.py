@@ -21,7 +21,7 @@ from tests.chaos.company import KEYS, organisation
 from tests.chaos.judge import Figures, Judge
 from tests.chaos.proxy import Proxy, proxy
 from tests.fixtures import money
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.up import Up, running
 from tests.fixtures.waiting import until
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from services.cli.api import Api
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 from tests.image.sbom import ROOT
 
 IMAGE = "sluicegate:test"

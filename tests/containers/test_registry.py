@@ -14,7 +14,7 @@ import yaml
 
 from tests.chart.render import CHART, HELMS, containers, helm, parsed, pods
 from tests.containers.docker import docker
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
 
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]

@@ -30,6 +30,8 @@ from tests.fixtures.governed import installation, records
 from tests.fixtures.replica import Answers, Make, again, balances, granted, has_epoch, holder, replicas
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 TAKEOVER_SECONDS = 3.0  # the lease is 1.2 s; two cores shared with everything else that runs
 
 

@@ -16,7 +16,7 @@ import aiohttp
 
 from shared.bus import BusSettings
 from tests.chart.render import Object, containers, of_ci, pods
-from tests.fixtures.broker import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
 
 SERVICES = ("simulator", "pricing", "audit", "budget", "console", "edge")

@@ -34,6 +34,7 @@ def names(body: bytes) -> list[str]:
     return [name for name, _ in parse(body)]
 
 
+@pytest.mark.alone
 async def test_each_event_ping_and_comment_is_relayed_at_once(gateway: Gateway) -> None:
     """Each part is sent when the one before has arrived: nothing waits for more to come."""
     parts = [

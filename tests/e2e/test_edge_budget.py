@@ -91,6 +91,7 @@ async def test_a_stream_that_outgrows_its_hold_gets_what_others_have_given_back(
         assert 0.07e9 < held <= 0.10e9, "it grew, and not above the cap"
 
 
+@pytest.mark.alone
 async def test_a_stream_in_line_for_more_gets_it_when_it_comes_free(
     bus: Bus, tmp_path: Path, upstream: Upstream
 ) -> None:

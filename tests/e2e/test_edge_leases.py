@@ -23,6 +23,8 @@ from tests.fixtures.talk import ask
 from tests.fixtures.upstream import Upstream, message_json, plain, says, upstream
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 __all__ = ["upstream"]  # a fixture
 
 KEY = "key:key:total"

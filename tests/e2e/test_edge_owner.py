@@ -41,6 +41,8 @@ from shared.errors import Unavailable
 from tests.fixtures.attempts import DENIED, GRANTED, reserve
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 ME = Identity(edge="E1", epoch=1)
 PATH = Principal(org="O", team="T", key="K")
 
@@ -117,7 +119,7 @@ async def test_silence_is_answered_by_asking_again_with_the_same_rid(owner: Make
     assert {ask.rid for ask in played.asked} == {"R"}
     waited = [ask.waited_ms for ask in played.asked]
     assert waited == sorted(waited)
-    assert waited[-1] >= 200
+    assert waited[-1] >= 190  # the loop may wake a moment early
     assert played.withdrawn == []
 
 

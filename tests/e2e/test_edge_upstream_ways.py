@@ -251,6 +251,7 @@ async def test_a_provider_that_asks_for_our_certificate_gets_it(secure: Upstream
 # Names and addresses.
 
 
+@pytest.mark.alone
 async def test_the_next_address_is_tried_beside_one_that_does_not_answer(upstream: Upstream) -> None:
     """The first one swallows what it gets, as behind a firewall."""
     upstream.host = NAME
@@ -297,6 +298,7 @@ async def test_idle_connections_to_an_address_that_the_name_left_are_closed(upst
     await pool.close()
 
 
+@pytest.mark.alone
 async def test_the_last_known_addresses_serve_while_the_resolver_fails_or_is_silent(upstream: Upstream) -> None:
     upstream.host, resolver = NAME, Resolver("127.0.0.1")
     pool = pool_of(resolver, ttl_seconds=0.0)

@@ -23,6 +23,7 @@ DELTA = (
 )
 
 
+@pytest.mark.alone
 async def test_a_client_that_leaves_closes_the_provider_s_connection_within_100_ms(edge: Edge) -> None:
     closed = asyncio.Event()
 

@@ -166,6 +166,7 @@ async def test_a_half_closed_client_gets_its_answer(port: int, echo: Echo) -> No
         assert await client.ended() == b""
 
 
+@pytest.mark.alone
 async def test_a_client_that_closes_is_noticed_within_100_ms(port: int, echo: Echo) -> None:
     echo.gate = asyncio.Event()
     async with RawClient(port) as client:
@@ -177,6 +178,7 @@ async def test_a_client_that_closes_is_noticed_within_100_ms(port: int, echo: Ec
         assert asyncio.get_running_loop().time() - at < 0.1
 
 
+@pytest.mark.alone
 async def test_a_client_that_resets_is_noticed_at_once(port: int, echo: Echo) -> None:
     echo.gate = asyncio.Event()
     async with RawClient(port) as client:

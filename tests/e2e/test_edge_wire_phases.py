@@ -10,6 +10,8 @@ from tests.fixtures.talk import FIRST_TURN, PLAIN, STREAMED
 from tests.fixtures.upstream import Turn, message_json, stream, upstream
 from tests.fixtures.wire import RawClient, post
 
+pytestmark = pytest.mark.alone
+
 __all__ = ["edge", "start_edge", "upstream"]  # fixtures
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

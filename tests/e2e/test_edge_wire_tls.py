@@ -181,6 +181,7 @@ async def test_what_is_no_handshake_is_hung_up_on_and_harms_nobody(
     assert caplog.records == []
 
 
+@pytest.mark.alone
 async def test_a_client_that_leaves_is_noticed_within_100_ms(port: int, echo: Echo, authority: Authority) -> None:
     echo.gate = asyncio.Event()
     for leave in (RawClient.close, RawClient.reset, shut):
@@ -257,6 +258,7 @@ async def test_a_stream_goes_out_over_tls_as_it_came_while_the_certificate_chang
     assert (answer.body, answer.whole) == (FIRST_TURN, True)
 
 
+@pytest.mark.alone
 async def test_a_client_that_leaves_over_tls_closes_the_provider_s_connection_within_100_ms(
     edge: Edge, authority: Authority
 ) -> None:

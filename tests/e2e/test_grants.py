@@ -92,6 +92,7 @@ async def govern(console: Console, url: str, period: str) -> Key:
     return key_in(console.app_directory())
 
 
+@pytest.mark.alone
 async def test_a_top_up_opens_the_edge_within_a_second_and_taking_it_back_closes_it(
     bus: Bus, bus_settings: BusSettings, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

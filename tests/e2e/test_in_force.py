@@ -25,6 +25,8 @@ from tests.fixtures.console import running as console_running
 from tests.fixtures.governed import settings_of
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 EDGES_RUNNING = 8
 KEY = "acme%2Fplatform%2Fdev-asha"
 

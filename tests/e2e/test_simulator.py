@@ -96,6 +96,7 @@ async def test_a_client_that_hangs_up_stops_the_generation_and_pays_for_what_was
     assert line["usage"]["output_tokens"] == line["generated_output_tokens"]
 
 
+@pytest.mark.alone
 async def test_a_client_that_hangs_up_on_a_whole_answer_pays_for_what_was_made(client: Client) -> None:
     wish = "output_tokens=1000;chunks=100;chunk_ms=20;input_tokens=10"
     with pytest.raises(TimeoutError):
@@ -179,9 +180,9 @@ async def test_late_headers_and_silence_take_their_time(client: Client) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with post(client, "late_headers=0.2;slow=0.2;pings=0.05", stream=True) as answer:
-        assert loop.time() - began >= 0.2
+        assert loop.time() - began >= 0.19  # the loop may wake a moment early
         assert (await answer.read()).count(b"event: ping") == 4
-    assert loop.time() - began >= 0.4
+    assert loop.time() - began >= 0.38
 
 
 async def test_usage_and_known_events_can_be_missing(client: Client) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from services.simulator.settings import Settings
 from shared.settings import environ_of
@@ -46,6 +47,7 @@ def bill(data: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
+@pytest.mark.alone
 async def test_hanging_up_stops_the_generation_streamed_or_not(tmp_path: Path) -> None:
     async with simulator(tmp_path) as (_, url), aiohttp.ClientSession() as client:
         async with client.post(f"{url}/v1/messages", json=body(1, True), headers=SLOW) as answer:

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fixtures.up import Up, launch, running, stop
+from tests.fixtures.up import ANY_PORTS, Up, launch, running, stop
 from tests.fixtures.waiting import until
 
 SERVICES = {"nats", "budget", "pricing", "audit", "analytics", "console", "edge", "simulator"}
@@ -65,7 +65,7 @@ async def ended(process: Process) -> int:
 
 
 async def test_a_newcomer_gets_everything_ready_uses_it_stops_it_and_finds_it_again(tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
+    async with running(tmp_path, arguments=ANY_PORTS) as up:
         assert set(up.ports["pids"]) == SERVICES
         said = up.said()
         assert f"export ANTHROPIC_BASE_URL={up.base_url}\n" in said
@@ -85,7 +85,7 @@ async def test_a_newcomer_gets_everything_ready_uses_it_stops_it_and_finds_it_ag
     assert up.process.returncode == 0
     assert not alive(pids)
     assert not (up.data_dir / "ports.json").exists()
-    async with running(tmp_path) as up:
+    async with running(tmp_path, arguments=ANY_PORTS) as up:
         assert (up.admin_token, up.first_key) == (first.admin_token, first.first_key)
         assert f"export ANTHROPIC_AUTH_TOKEN={up.first_key}\n" in up.said()
         assert await until(lambda: _spent(up), what="the spend") == spent
@@ -116,6 +116,7 @@ async def test_a_file_that_names_anthropic_goes_to_the_simulator_without_a_key(t
     assert not (up.data_dir / "admin-token").exists(), "a token that was given is not kept for the next start"
 
 
+@pytest.mark.alone
 async def test_each_service_can_be_killed_and_is_back_within_two_seconds(tmp_path: Path) -> None:
     async with running(tmp_path) as up:
         for name in sorted(SERVICES):

@@ -19,6 +19,8 @@ from services.cli.supervisor.children import Children
 from services.cli.supervisor.program import Broker
 from tests.fixtures.waiting import until
 
+pytestmark = pytest.mark.alone
+
 SERVER = """
 import json, os, pathlib, socket, subprocess, sys, time
 ready, kept, mode = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

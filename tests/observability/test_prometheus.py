@@ -8,10 +8,11 @@ from pathlib import Path
 import aiohttp
 import yaml
 
+from tests.fixtures.ports import free_port
 from tests.fixtures.up import Up, running
 from tests.fixtures.waiting import until
 from tests.observability.files import ALERT_FILES, DASHBOARD_FILES, NOT_OURS, Json, all_alerts, names, panels
-from tests.observability.programs import configured, free_port, program, started
+from tests.observability.programs import configured, program, started
 
 VARIABLES = {"$namespace": ".*", "$job": ".*", "$__rate_interval": "30s", "$__range": "5m"}
 MESSAGE = {"model": "claude-haiku-5-5", "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}

@@ -14,10 +14,11 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.fixtures.up import Up, running
 from tests.fixtures.waiting import until
 from tests.observability.files import ROOT
-from tests.observability.programs import configured, free_port, program, started
+from tests.observability.programs import configured, program, started
 
 SILENCE_SECONDS = 8
 MESSAGE = {

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import signal
-from asyncio.subprocess import DEVNULL
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tests.real_client.claude import NEWEST, OLDEST, Turn, ask, command, environ
 from tests.real_client.terminal import Terminal, terminal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MOST_OF_A_LINE = 1 << 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -223,19 +226,26 @@ async def test_context_is_counted_free_while_the_budget_is_spent(claude: Claude)
     assert {(row["operation"], row["verdict"], row["status"]) for row in counts} == {("count_tokens", "free", 200)}
 
 
+async def _begins(told: asyncio.StreamReader) -> bool:
+    line = await asyncio.wait_for(told.readline(), 60)
+    assert line, "it ended before it was answered"
+    return b"content_block_delta" in line
+
+
 async def test_an_interrupted_client_pays_for_what_was_made(claude: Claude) -> None:
     before = len(bill_lines(claude.gateway.up.bill))
     prompt = f"[[sim: chunks=100; chunk_ms=50; output_tokens=1000]] Interrupt me, {claude.version}"
     process = await asyncio.create_subprocess_exec(
-        *command(claude.version, prompt),
+        *command(claude.version, prompt, "--include-partial-messages"),
         env=environment(claude.home, claude.gateway.up.base_url, secret("dev")),
-        cwd=work_folder(claude.home), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
+        cwd=work_folder(claude.home), stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, limit=MOST_OF_A_LINE,
     )  # fmt: skip
+    assert process.stdout is not None
     try:
-        await claude.gateway.balance("dev", "held_nano_usd")
+        await until(partial(_begins, process.stdout), 60, "the first words of the answer")
     finally:
         process.send_signal(signal.SIGINT)
-        await process.wait()
+        await process.communicate()
     [billed] = await until(lambda: bill_lines(claude.gateway.up.bill)[before:])
     assert billed["outcome"] == "client_gone"
     [entry] = await claude.gateway.entries(upstream_request_id=billed["request_id"])
