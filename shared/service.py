@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -164,6 +165,24 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
         for task in ended:
             if not task.cancelled():
                 task.exception()
+
+
+async def side_by_side(*loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops until one of them ends, then end the others; raises what it raised. Cancelled, it ends all of them.
+
+    A TaskGroup passes a cancellation on once, and waits for ever for the loop that swallowed it (see `end`).
+    """
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    ended: set[asyncio.Task[None]] = set()
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending = asyncio.create_task(end(*tasks))
+        while not ending.done():
+            with suppress(asyncio.CancelledError):  # we are ending already
+                await asyncio.shield(ending)
+    for task in ended:
+        task.result()
 
 
 def run(name: str, build_app: Callable[[], web.Application], settings: ServiceSettings) -> None:

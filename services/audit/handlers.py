@@ -21,6 +21,7 @@ from shared.contracts.edge import RequestCompleted
 from shared.contracts.ledger import Commit
 from shared.contracts.message import Decoder
 from shared.contracts.streams import CONFIG, LEDGER, REQUESTS, STREAMS, Position
+from shared.service import side_by_side
 
 log = structlog.get_logger()
 
@@ -52,14 +53,11 @@ class Recorder:
         self._tail, self._written = await self._chain.resume()
         replaced = await self._check_logs()
         self.started.set()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for source in SOURCES:
-                    group.create_task(self._read(source), name=source)
-                    group.create_task(tell_behind(self._bus, "audit", source, partial(self._read_up_to, source)))
-                group.create_task(self._write(replaced), name="write")
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from failed  # the first is the cause; the others were cancelled for it
+        await side_by_side(
+            self._write(replaced),
+            *(self._read(source) for source in SOURCES),
+            *(tell_behind(self._bus, "audit", source, partial(self._read_up_to, source)) for source in SOURCES),
+        )
 
     async def _check_logs(self) -> list[Read]:
         """A log that is another one than before is read from its beginning, and that is told in the chain."""

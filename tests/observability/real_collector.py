@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from tests.e2e.test_up_traced import PARENT, TRACE, ask
+from tests.fixtures.ports import free_port
 from tests.fixtures.up import running
 from tests.fixtures.waiting import until
-from tests.observability.programs import configured, free_port, started
+from tests.observability.programs import configured, started
 
 KINDS = {2: "server", 3: "client"}
 

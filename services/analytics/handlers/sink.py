@@ -13,6 +13,7 @@ from shared.bus import AT_LEISURE_SECONDS, Bus, Stored
 from shared.bus.behind import tell_behind
 from shared.contracts.streams import Position
 from shared.errors import Unavailable
+from shared.service import side_by_side
 from shared.telemetry import analytics_insert_seconds, analytics_rows
 
 log = structlog.get_logger()
@@ -75,11 +76,8 @@ class Sink(Generic[R]):
 
     async def run(self) -> None:
         """For ever, after `begin`."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read())
-            tasks.create_task(self._write())
-            tasks.create_task(self._check())
-            tasks.create_task(tell_behind(self._bus, "analytics", self._stream, lambda: self._written))
+        behind = tell_behind(self._bus, "analytics", self._stream, lambda: self._written)
+        await side_by_side(self._read(), self._write(), self._check(), behind)
 
     async def _read(self) -> None:
         after = 0 if self._from_start else self._start.after
