@@ -74,11 +74,11 @@ async def behind(proxy: str, up: Up, folder: Path) -> AsyncIterator[str]:
     port = free_port()
     config = configured(folder, FILES[proxy], shortened(proxy, up.ports["edge"], port))
     async with started(folder, *command(proxy, config)):
-        await until(lambda: _listens(port), 20, proxy)
+        await until(lambda: listens(port), 20, proxy)
         yield f"http://127.0.0.1:{port}"
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
