@@ -43,7 +43,7 @@ async def test_a_key_with_too_many_requests_is_refused_in_its_own_words_before_a
         error = json.loads(answer.body)
         assert (answer.status, error["error"]["type"], answer.header("retry-after")) == (429, "rate_limit_error", b"1")
         assert answer.header("x-should-retry") is None
-        assert len(edge.owner.reserves) == 3
+        assert len({reserve.rid for reserve in edge.owner.reserves}) == 3  # each is asked again on a busy machine
         assert len(edge.upstream.requests) == 3
         gate.set()
         for client in clients:

@@ -140,7 +140,7 @@ def attempt_span(priced: UsagePriced, server: Address | None = None) -> Span | N
     parent = caller(usage.trace_id, "", usage.trace_sampled)
     ttft_ns = usage.ttft_ms * 1_000_000
     return Span(
-        name=_named(operation(usage), model(usage)),
+        name=_named(operation(usage) or "attempt", model(usage)),
         kind="client",
         trace_id=parent.trace_id if parent else trace_of(usage.request_id),
         span_id=span_of_attempt(usage.rid),
