@@ -15,7 +15,7 @@ from tests.chart.tools import ROOT, program
 from tests.cluster import streams
 
 FOLDER = ROOT / "tests" / "cluster"
-KUBECTL = """#!/bin/sh
+KUBECTL = r"""#!/bin/sh
 echo "kubectl $*" >>"$CALLS"
 case "$*" in
   *"get nodes --selector"*) echo "$PLAYED" ;;
@@ -23,13 +23,21 @@ case "$*" in
   *"get job --selector"*) echo "job.batch/sluicegate-provision-1" ;;
   *"serviceAccountToken"*) echo "sluicegate-edge-0 $TOKEN" ;;
   *"get pod sluicegate-edge-0"*) date +%N ;;
-  *"{.spec.replicas}"*) echo 3 ;;
+  *"--replicas "*) echo "$*" | sed 's/.*--replicas //' >"$HOME/edges" ;;
+  *"{.spec.replicas}"*) if [ "$(cat "$HOME/edges")" = 0 ]; then echo 2; else cat "$HOME/edges"; fi ;;
   *"--watch-only"*) [ -z "$TOUCHED" ] || echo "$TOUCHED" ;;
   *"get pods,"*) echo "$LEFT" ;;
   *"api-resources"*) echo pods ; echo persistentvolumeclaims ; echo events ;;
   *"--dry-run=server"*) echo "service/x serverside-applied"; echo "$WARNING" >&2 ;;
   *"pods/sluicegate-edge-1/eviction"*) cat >/dev/null; echo "$SECOND_EVICTION" ;;
-  *"eviction"*|*"apply -f -"*) cat >/dev/null ;;
+  *"eviction"*|*"apply -f -"*) cat >"$HOME/applied" ;;
+  *"logs job/reach"*)
+    case "$(grep -A1 "labels:" "$HOME/applied")" in
+      *walled*) echo "$WALLED" | sed '/^$/d' ;;
+      *stranger*) printf 'sluicegate-%s\n' $STRANGER ;;
+      *organisation*) echo sluicegate-console:8081 ;;
+      *provision*) printf 'sluicegate-%s\n' nats:4222 clickhouse:8123 ;;
+    esac ;;
 esac
 """
 HELM = """#!/bin/sh
@@ -50,6 +58,8 @@ def run(tmp_path: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
         "PLAYED": "",
         "TOKEN": "",
         "TOUCHED": "",
+        "WALLED": "",
+        "STRANGER": "edge:8080 console:8081 simulator:8080 budget-pods:9090",
         "LEFT": "persistentvolumeclaim/data-sluicegate-edge-0",
         "WARNING": "",
         "SECOND_EVICTION": "Cannot evict pod as it would violate the pod's disruption budget.",
@@ -107,6 +117,13 @@ def test_on_nodes_that_are_played_it_says_that_nothing_ran(tmp_path: Path) -> No
     assert run(tmp_path, PLAYED="node/one", CLUSTER_REQUIRED="1").returncode == 1
 
 
+def test_where_no_policy_is_in_force_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    done = run(tmp_path, WALLED="sluicegate-edge:8080")
+    assert done.returncode == 0, done.stderr
+    assert "NOT RUN, because this network puts no NetworkPolicy in force" in done.stderr
+    assert "--for=condition=complete job/load" in (tmp_path / "calls").read_text()
+
+
 def test_on_a_node_it_installs_upgrades_goes_back_evicts_and_rolls_under_streams(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -131,6 +148,9 @@ def test_on_a_node_it_installs_upgrades_goes_back_evicts_and_rolls_under_streams
         "upgrade --install sluicegate",
         "scale statefulset sluicegate-edge --replicas 3",
         "services.edge.autoscaling.enabled=true",
+        "--replicas 0",
+        "--force-conflicts",
+        "test sluicegate",
         "pods/sluicegate-edge-0/eviction",
         "pods/sluicegate-edge-1/eviction",
         "create configmap load",
@@ -157,6 +177,7 @@ def test_without_a_node_the_server_side_dry_run_is_made_all_the_same(tmp_path: P
     [
         ({"WARNING": 'Warning: would violate PodSecurity "restricted:latest"'}, "is warned of"),
         ({"SECOND_EVICTION": ""}, "both edges could be evicted at once"),
+        ({"STRANGER": "nats:4222 edge:8080"}, "reaches sluicegate-nats:4222 sluicegate-edge:8080"),
         ({"TOKEN": "token"}, "these pods have a token"),
         ({"TOUCHED": "pod/sluicegate-edge-1"}, "edges were touched"),
         ({"LEFT": "configmap/sluicegate-nats"}, "this is left"),
