@@ -101,7 +101,7 @@ chaos-corpus: $(VENV)/.installed-test
 chart-golden: .cache/chart-tools/.installed
 	$(BIN)/python -m tests.chart.record
 
-# On a real API server and node: a cluster made with kind, or the current one with CLUSTER=current. Says so where there is none.
+# On a real API server and node: made with kind, or CLUSTER=current, or from binaries (docs/kubernetes.md). Says so where there is none.
 cluster-test: .cache/chart-tools/.installed
 	tests/cluster/run
 

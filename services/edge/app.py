@@ -17,6 +17,7 @@ from services.edge.handlers.server import Server
 from services.edge.handlers.wiring import Wiring
 from services.edge.settings import Settings
 from services.edge.stores.allocator import give_back_large_blocks
+from services.edge.stores.away import Away
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.certificate import Certificate
 from services.edge.stores.credentials import Credentials
@@ -216,7 +217,18 @@ async def server(app: web.Application) -> AsyncIterator[None]:
     running = app[SERVER] = Server(
         dispatcher, settings, limits, settings.max_connections, settings.max_request_bytes_in_all
     )
-    app[READY] = lambda: not running.draining and not spool_.failed
+    away = Away(lambda: app[BUS].connected, asyncio.get_running_loop().time)
+    governed = Policy(app[CONFIG].directory)
+
+    def ready() -> bool:
+        """Whether a new stream could begin here: without the broker those that need no owner can, or that leases pay for."""
+        if running.draining or spool_.failed:
+            return False
+        if away.seconds() <= settings.queue_seconds:  # who asks the owner now waits for longer
+            return True
+        return app[LENDER].nano_usd > 0 or not governed.needs_owner()
+
+    app[READY] = ready
     app[PORTS]["edge"] = await running.listen(
         settings.listen_host,
         settings.listen_port,

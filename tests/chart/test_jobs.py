@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from services.cli.app import program
-from tests.chart.render import NAMES, Object, containers, objects, of_ci, one, text
+from tests.chart.render import NAMES, Object, containers, key, objects, of_ci, one, text
 
 DOCUMENT = "customers:\n- id: acme\n  budgets: [{limit_usd: 1000000, period: year}]\n"
 
@@ -119,4 +119,11 @@ def test_helm_test_runs_only_with_a_simulator_and_cleans_up_before_itself() -> N
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
     assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
     assert "helm.sh/hook: test" not in text("production")
-    compile(one(of_ci("trial"), "ConfigMap", "-test")["data"]["request.py"], "request.py", "exec")
+    compile(one(of_ci("trial"), "ConfigMap", "-test-request")["data"]["request.py"], "request.py", "exec")
+
+
+@pytest.mark.parametrize("values", NAMES)
+def test_a_hook_is_what_runs_and_ends_for_an_uninstall_leaves_hooks_behind(values: str) -> None:
+    for each in of_ci(values):
+        if "helm.sh/hook" in each["metadata"].get("annotations", {}):
+            assert each["kind"] in ("Job", "Pod"), key(each)

@@ -302,16 +302,33 @@ def test_a_rate_limit_on_the_path_needs_the_owner_too() -> None:
     assert policy.has_hard_budget(made, made.principal(key))
 
 
+def test_an_edge_that_cannot_ask_is_of_no_use_where_every_way_needs_the_owner() -> None:
+    hard, soft = (
+        BudgetRule(id=f"key:K:{mode}", limit_nano_usd=1, period="day", mode=mode) for mode in ("hard", "soft")
+    )
+    strict, loose = changed(budgets=(hard,)), changed(uid="L", id="loose", secrets=(), budgets=(soft,))
+    assert policy.needs_owner(directory(strict, PROVIDER))
+    assert not policy.needs_owner(directory(strict, loose, PROVIDER)), "one key passes without"
+    assert policy.needs_owner(
+        directory(strict, changed(uid="L", id="l", secrets=(), providers=(), org="x"), PROVIDER)
+    ), "a key without a provider passes nowhere"
+    of_one = ProviderConfig(uid="cP", provider="P", budgets=(hard,))
+    assert policy.needs_owner(directory(changed(providers=(of_one,)), PROVIDER))
+    assert not policy.needs_owner(Directory()), "nobody waits for anything"
+
+
 def test_what_is_remembered_of_the_policy_ends_with_the_organisation_it_was_decided_by() -> None:
     made = directory(KEY, PROVIDER)
     remembered = policy.Policy(made)
     plan = remembered.plan(KEY, facts())
     assert isinstance(plan, tuple) and remembered.plan(KEY, facts()) is plan
     assert not remembered.has_hard_budget(made.principal(KEY))
+    assert not remembered.needs_owner()
     strict = changed(models=("claude-none",), session_budget_nano_usd=1)
     made.apply(ConfigChanged(config_rev=made.config_rev + 1, at=NOW, actor="test", puts=(strict,)))
     assert isinstance(remembered.plan(strict, facts()), Refusal)
     assert remembered.has_hard_budget(made.principal(strict))
+    assert remembered.needs_owner()
 
 
 def test_the_policy_remembers_no_more_than_so_much() -> None:

@@ -28,11 +28,16 @@ AGAIN_SECONDS = 1.0
     show_default=True,
     help="Whose variables say where the broker is, such as ANALYTICS_BUS_URL.",
 )
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 5), help="Of what is made now.")
+@click.option(
+    "--replicas",
+    default=None,
+    type=click.IntRange(1, 5),
+    help="Copies of each, of those that are there too; without it 1 of what is made now.",
+)
 @click.option("--check", is_flag=True, help="Make nothing: wait until the streams are there.")
 @click.option("--wait-seconds", default=300.0, show_default=True, help="For neighbours that do not answer yet.")
-def command(service: str, replicas: int, check: bool, wait_seconds: float) -> None:
-    """Make streams and buckets, and with ANALYTICS_CLICKHOUSE_URL tables. What is there stays as it is."""
+def command(service: str, replicas: int | None, check: bool, wait_seconds: float) -> None:
+    """Make streams and buckets, and with ANALYTICS_CLICKHOUSE_URL tables. Of what is there only the number of copies may change."""
     logs.configure("error")
     settings = load(BusSettings, f"{service.upper()}_BUS")
     deadline = time.monotonic() + wait_seconds

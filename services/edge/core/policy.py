@@ -39,6 +39,7 @@ class Policy:
         self._config_rev = directory.config_rev
         self._plans: dict[tuple[str, str, str], tuple[Attempt, ...] | Refusal] = {}
         self._hard: dict[tuple[str, ...], bool] = {}
+        self._needs_owner: bool | None = None
 
     def plan(self, key: Key, facts: Facts) -> "tuple[Attempt, ...] | Refusal":
         self._refresh()
@@ -56,12 +57,19 @@ class Policy:
             found = self._hard[asked] = has_hard_budget(self._directory, path)
         return found
 
+    def needs_owner(self) -> bool:
+        self._refresh()
+        if self._needs_owner is None:
+            self._needs_owner = needs_owner(self._directory)
+        return self._needs_owner
+
     def _refresh(self) -> None:
         changed = self._config_rev != self._directory.config_rev
         if changed or len(self._plans) > REMEMBERED_MOST or len(self._hard) > REMEMBERED_MOST:
             self._config_rev = self._directory.config_rev
             self._plans.clear()
             self._hard.clear()
+            self._needs_owner = None
 
 
 def plan(directory: Directory, key: Key, facts: Facts) -> tuple[Attempt, ...] | Refusal:
@@ -144,6 +152,17 @@ def has_hard_budget(directory: Directory, principal: Principal) -> bool:
         return True
     hard = any(rule.mode not in ("soft", "shadow") for _, _, rule in directory.rules_on(principal))
     return hard or directory.rate_limited(principal)
+
+
+def needs_owner(directory: Directory) -> bool:
+    """Whether no stream can begin without the owner's word: there are ways to providers, and each has a hard budget on it."""
+    ways = [
+        directory.principal(key, config.uid if config else "")
+        for key in directory.entities.values()
+        if isinstance(key, Key)
+        for _, config in _paths(directory, key)
+    ]
+    return bool(ways) and all(has_hard_budget(directory, way) for way in ways)
 
 
 def _denied(model: str, allowed: list[str]) -> Refusal:
