@@ -41,10 +41,11 @@ _queued = telemetry.budget_verdicts.labels("queued", "")
 _MOST_LAPSED = 200  # grants that ended in one record
 _AHEAD_MICROS = 50_000
 _PACE_SECONDS = 0.004
-_CROWD = 4  # questions within two such times; who asks alone waits for nobody
-_ENOUGH = 16
+_CROWD = 2  # answers of one record: who asks alone, however fast, never waits
+_ENOUGH = 6
+_LOOKED_BACK = 8
 """A record costs the broker, its disk and all who read the ledger as much as what is in it: in a crowd they are some time apart,
-unless enough has gathered before."""
+unless enough has gathered before. Where records are full as it is, none waits."""
 _MOST_DECIDED = 1_000  # blocks set or lifted in one record: the broker takes 1 MiB, and a new month may lift them all
 
 
@@ -86,8 +87,8 @@ class Owner:
         self._shard = shard
         self._group_bytes = group
         self._queue: deque[Asked] = deque()
-        self._asked_at: deque[float] = deque(maxlen=_CROWD)
         self._wrote_at = 0.0
+        self._answered = deque([0], maxlen=_LOOKED_BACK)  # questions that the last records answered
         self._wake = rulebook.changed
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -106,7 +107,6 @@ class Owner:
     def ask(self, command: Command, size: int) -> "asyncio.Future[Answer]":
         """Done once the answer is durable."""
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._asked_at.append(self._loop.time())
         self._put(Asked(command, future, size + _EVENT_BYTES))
         return future
 
@@ -161,7 +161,8 @@ class Owner:
     async def _gather(self, step: Step) -> None:
         """In a crowd, let others come along."""
         until = self._wrote_at + _PACE_SECONDS
-        while self._crowded() and len(step.answers) < _ENOUGH and not step.moved and not self.between_records.wanted:
+        crowd = _CROWD <= max(self._answered) < _ENOUGH
+        while crowd and len(step.answers) < _ENOUGH and not step.moved and not self.between_records.wanted:
             left = until - self._loop.time()
             if left <= 0:
                 break
@@ -171,9 +172,7 @@ class Owner:
             timer.cancel()
             self._take_while_young(step)
         self._wrote_at = self._loop.time()
-
-    def _crowded(self) -> bool:
-        return len(self._asked_at) == _CROWD and self._loop.time() - self._asked_at[0] < 2 * _PACE_SECONDS
+        self._answered.append(len(step.answers))
 
     async def _written(self, step: Step) -> Step | None:
         """Return once the step is durable; with the next one, where something was decided meanwhile."""
