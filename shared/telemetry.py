@@ -66,7 +66,6 @@ UPSTREAM_REQUEST_ID = "sluicegate.upstream.request_id"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
 # `service_name` and not `service`: that label is set by a ServiceMonitor, and ours would be renamed.
-# the label is no `service`: a ServiceMonitor sets that one, and ours would be renamed
 service_ready = Gauge(
     "sluicegate_ready", "Whether this process can take work now, as its /readyz says.", ["service_name"]
 )

@@ -7,6 +7,7 @@ import pytest
 
 from services.budget.app import OWNER
 from services.budget.core.state import State
+from services.budget.handlers import owner
 from services.budget.stores import Ledger, kept_decisions
 from shared.bus import Bus
 from shared.clock import now
@@ -34,7 +35,7 @@ from shared.contracts.edge import EDGE_DECISION, EDGE_STATUS, DecisionAck, EdgeS
 from shared.contracts.ledger import Entry, Held
 from shared.contracts.message import Decoder, bundle, encode
 from shared.contracts.pricing import USAGE_PRICED
-from shared.contracts.streams import DECISIONS, EDGES, PRICED
+from shared.contracts.streams import DECISIONS, EDGES, LEDGER, PRICED
 from shared.errors import Overtaken, Unavailable
 from shared.service import FATAL, READY
 from tests.fixtures.broker import Broker
@@ -105,6 +106,32 @@ async def test_a_bundle_is_booked_whole_however_many_records_of_the_ledger_it_ta
     last = max(at for at, count in enumerate(booked) if count)
     assert {commit.priced.seq for commit, count in zip(closing[:last], booked, strict=False) if count} == {seq - 1}
     assert closing[last].priced.seq == seq
+
+
+async def test_who_asks_alone_waits_for_nobody_however_fast(governed: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_PACE_SECONDS", 60.0)
+    asker = Asker(governed)
+    async with owner_app(settings_of(governed)), asyncio.timeout(30):
+        for number in range(40):
+            assert isinstance(await asker.reserve(ask(f"r{number}")), Granted)
+
+
+async def test_in_a_crowd_those_who_come_one_after_the_other_share_a_record(
+    governed: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_PACE_SECONDS", 60.0)
+    asker = Asker(governed)
+    async with owner_app(settings_of(governed)), asyncio.timeout(30):
+        await asyncio.gather(*(asker.reserve(ask(f"first{number}")) for number in range(3)))
+        waiting = []
+        for number in range(owner._ENOUGH):  # the last one makes it enough
+            waiting.append(asyncio.create_task(asker.reserve(ask(f"r{number}"))))
+            await governed.end(LEDGER)  # a way to the broker and back, so that each is a message of its own
+        await asyncio.gather(*waiting)
+        last = (await records(governed))[-1]
+        assert [event.rid for event in last.events if isinstance(event, Held)] == [
+            f"r{n}" for n in range(owner._ENOUGH)
+        ]
 
 
 async def settled(asker: Asker):  # type: ignore[no-untyped-def]  # polled

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from services.edge.core.journal import Started
-from services.edge.stores import spool_folder
+from services.edge.stores import segment_log, spool_folder
 from services.edge.stores.publisher import Publisher
 from services.edge.stores.segment import numbers, path_of
 from services.edge.stores.spool import Spool, SpoolFailed
@@ -305,6 +305,13 @@ async def test_one_sync_serves_all_that_wait(tmp_path: Path) -> None:
     await asyncio.gather(*(spool.start(started()) for _ in range(100)))
     assert len(syncs) <= 4
     await spool.close()
+
+
+async def test_few_attempts_do_not_wait_for_each_others_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_log, "PACE_SECONDS", 60.0)
+    async with opened(tmp_path) as spool, asyncio.timeout(20):
+        for _ in range(20):
+            await asyncio.gather(*(one_attempt(spool) for _ in range(7)))
 
 
 async def test_everything_reaches_the_broker_in_order_and_once(tmp_path: Path, bus: Bus) -> None:
