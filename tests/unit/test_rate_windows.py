@@ -148,19 +148,13 @@ class Counting(RuleBasedStateMachine):
         if rid not in self.flying:
             return
         self.ended[self.flying.pop(rid)] = self.desk.now
-        at, counted = self.taken.pop(rid, (0, 0))
+        taken = self.taken.pop(rid, [0, 0])
         if tokens is None:
             return
-        if tokens > counted:
-            self.tokens.append([self.desk.now, tokens - counted])
+        if tokens > taken[1]:
+            self.tokens.append([self.desk.now, tokens - taken[1]])
         else:
-            self.given_back(at, counted, tokens)
-
-    def given_back(self, at: int, counted: int, tokens: int) -> None:
-        for entry in self.tokens:
-            if entry == [at, counted]:
-                entry[1] = tokens
-                return
+            taken[1] = tokens  # this very entry of the list, and no other that looks like it
 
     @rule(by=STEPS)
     def time_passes(self, by: int) -> None:
