@@ -144,7 +144,12 @@ async def owner(app: web.Application) -> AsyncIterator[None]:
 
 async def lender(app: web.Application) -> AsyncIterator[None]:
     lending = app[LENDER] = Lender(
-        app[BUS], app[SPOOL].identity, app[OWNER], app[CONFIG].directory, enabled=app[SETTINGS].leases
+        app[BUS],
+        app[SPOOL].identity,
+        app[OWNER],
+        app[CONFIG].directory,
+        enabled=app[SETTINGS].leases,
+        current=lambda: app[PRESENCE].current,
     )
     telemetry.edge_leased_nano_usd.set_function(lambda: lending.nano_usd)
     task = asyncio.create_task(lending.run(), name="leases")
@@ -226,7 +231,7 @@ async def server(app: web.Application) -> AsyncIterator[None]:
             return False
         if away.seconds() <= settings.queue_seconds:  # who asks the owner now waits for longer
             return True
-        return app[LENDER].nano_usd > 0 or not governed.needs_owner()
+        return app[LENDER].can_admit or not governed.needs_owner()
 
     app[READY] = ready
     app[PORTS]["edge"] = await running.listen(

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upstream_dns_*: how long resolved addresses are taken for true, and the last ones while the resolver fails.
     upstream_ca_file: PEM; trusted for providers and https proxies beside the system's store (or SSL_CERT_FILE).
     upstream_client_*_file: PEM; shown where a provider asks for a certificate. All three are read again when they change.
-    leases: admit attempts on money lent in advance, where budget lends any.
+    leases: admit attempts on money lent in advance, where budget lends any, for as long as this edge is in touch.
     heartbeat_seconds: upstream silence after which the client gets a ping.
     """
 
@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_seconds: float = 20.0
     reserve_deadline_ms: int = 50
     reserve_first_tries: int = 3
-    leases: bool = False
+    leases: bool = True
 
     spool_segment_bytes: int = 32 * 1024 * 1024
     spool_reserve_bytes: int = 64 * 1024 * 1024

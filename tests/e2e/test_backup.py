@@ -39,16 +39,19 @@ def counters(up: Up) -> dict[str, tuple[int, int]]:
 
 
 async def at_rest(up: Up, entries: int) -> dict[str, tuple[int, int]]:
-    """Counters when so many entries are booked and stand in the tables."""
+    """Counters when so many entries are booked and stand in the tables, and the edges have given back what was lent to them."""
 
     async def booked() -> bool:
         rows = await asyncio.to_thread(up.api.get, "/api/v1/usage")
         return bool(sum(row["requests"] for row in rows["items"]) == entries)
 
+    async def nothing_held() -> bool:
+        found = await asyncio.to_thread(counters, up)
+        return all(held == 0 for _, held in found.values())
+
     await until(booked, 20, f"{entries} entries in the report")
-    found = await asyncio.to_thread(counters, up)
-    assert all(held == 0 for _, held in found.values())
-    return found
+    await until(nothing_held, 30, "leases to be given back")
+    return await asyncio.to_thread(counters, up)
 
 
 async def verified(up: Up) -> Mapping[str, Any]:

@@ -88,6 +88,14 @@ def test_one_lease_takes_a_small_share_of_what_is_free_and_all_of_them_little_mo
     assert desk.booked(TEAM)[1] <= USD
 
 
+def test_what_would_pay_for_few_of_many_attempts_is_not_lent() -> None:
+    """Attempts that cost a good part of a small budget are decided one by one."""
+    desk = desk_of(10)
+    assert lent(desk, attempts=10, max_tokens=2_000).nano_usd == 10 * USD * 2 // 100
+    assert lend(desk, "l2", attempts=10, max_tokens=8_000) is None
+    assert lend(desk, "l3", attempts=2, max_tokens=8_000) is not None, "no more than two are expected"
+
+
 def test_near_the_cap_nothing_is_lent() -> None:
     desk = desk_of(10)
     assert lend(desk) is not None

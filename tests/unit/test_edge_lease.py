@@ -176,3 +176,14 @@ def test_how_much_is_asked_for_follows_what_is_used() -> None:
     later = wishes(purse, NOW + REFUSED_MICROS)
     assert later
     assert later.attempts == 43
+
+
+def test_what_was_admitted_on_a_lease_is_untold_until_it_has_been_told() -> None:
+    purse = purse_of()
+    assert purse.draw(ask("r1"), NOW)
+    assert purse.is_untold("r1")
+    assert not purse.is_untold("of the owner")
+    drawn = purse.to_tell()
+    assert drawn
+    purse.told(drawn)
+    assert not purse.is_untold("r1")

@@ -26,6 +26,7 @@ from shared.rates.size import input_bound
 class Policy(msgspec.Struct, frozen=True):
     """share: of what is free in the poorest budget, for one lease; lent: for all leases together; kept: of what may be
     spent, that stays free beside them. seconds: how long a lease may be drawn on; not lent for less than least_seconds.
+    least_attempts: where there is not enough for so many, or for all that are expected, a lease costs more than it saves.
     """
 
     share_percent: int = 2
@@ -33,6 +34,7 @@ class Policy(msgspec.Struct, frozen=True):
     kept_percent: int = 20
     seconds: int = 300
     least_seconds: int = 5
+    least_attempts: int = 4
 
 
 class Lend(msgspec.Struct, frozen=True):
@@ -75,7 +77,8 @@ def lend(group: Group, command: Lend) -> Lent:
     bound = _bound(group, path, like, advance)
     amount = min(bound * ask.attempts, _most(rooms, command.policy))
     too_short = until - group.now < command.policy.least_seconds * 1_000_000
-    if advance.rates.unpriced or too_short or not 0 < bound <= amount:
+    least = bound * min(ask.attempts, command.policy.least_attempts)
+    if advance.rates.unpriced or too_short or not 0 < least <= amount:
         return NOTHING
     terms = Terms(
         nano_usd=amount,

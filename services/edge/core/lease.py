@@ -86,6 +86,7 @@ class Purse:
         self._closed: dict[str, Lease] = {}  # not to be drawn on; returned once all is told
         self._given_up: dict[str, None] = {}  # asked for in vain: the owner may have lent it all the same
         self._demands: dict[Kind, _Demand] = {}
+        self._named: tuple[Reserve, Kind] | None = None
         self.shut = False
 
     def __bool__(self) -> bool:
@@ -100,7 +101,7 @@ class Purse:
 
     def draw(self, ask: Reserve, now: Micros) -> Granted | None:
         """Admit this attempt at its bound; None when that is for the owner."""
-        kind = kind_of(ask)
+        kind = self._kind(ask)
         lease = self._open.get(kind)
         if lease is None or not can_be_sized(ask):
             return None
@@ -119,7 +120,7 @@ class Purse:
         """To be asked for now that this attempt is admitted, by us or by the owner."""
         if self.shut or not can_be_sized(ask):
             return None
-        kind = kind_of(ask)
+        kind = self._kind(ask)
         if len(self._demands) > MOST_KINDS:
             self._demands = {each: demand for each, demand in self._demands.items() if demand.asking}
         demand = self._demands.setdefault(kind, _Demand(now))
@@ -160,6 +161,10 @@ class Purse:
                 return Drawn(lease=lease.id, draws=tuple(draws))
         return None
 
+    def is_untold(self, rid: str) -> bool:
+        """Whether the owner does not know yet of this attempt, which was admitted on a lease."""
+        return any(rid in lease.untold for lease in self._all())
+
     def told(self, drawn: Drawn) -> None:
         """The owner has it durably."""
         for lease in self._all():
@@ -196,6 +201,12 @@ class Purse:
     def returned(self, lease_id: str) -> None:
         self._closed.pop(lease_id, None)
         self._given_up.pop(lease_id, None)
+
+    def _kind(self, ask: Reserve) -> Kind:
+        """Wanted twice for each attempt, to draw and to wish."""
+        if self._named is None or self._named[0] is not ask:
+            self._named = (ask, kind_of(ask))
+        return self._named[1]
 
     def _close(self, lease: Lease) -> None:
         if self._open.get(lease.kind) is lease:

@@ -118,7 +118,7 @@ class Sending:
         self._trued_up: asyncio.Task[None] | None = None  # kept: the loop holds tasks but weakly
         assert context.facts is not None
         course = course_of(admitted.granted, context.facts)
-        self._extending = Extending(wiring.owner, course, admitted.rid, self._raised) if course else None
+        self._extending = Extending(wiring.lender, course, admitted.rid, self._raised) if course else None
         self._stale = self._seen = False
         self.relay: Relay | None = None
 
@@ -217,7 +217,7 @@ class Sending:
     def _give_back(self, meter: Meter) -> None:
         if self._trued_up or not self._admitted.granted or not meter.input_tokens:
             return
-        telling = self._wiring.owner.true_up(self._admitted.rid, meter.input_tokens, 0)
+        telling = self._wiring.lender.true_up(self._admitted.rid, meter.input_tokens, 0)
         self._trued_up = self._wiring.loop.create_task(telling)
 
     def _raised(self, more: Granted) -> None:

@@ -8,7 +8,7 @@ import structlog
 from services.edge.core.extension import Course, Question
 from services.edge.core.meter import Meter
 from services.edge.handlers.relay import Relay
-from services.edge.stores.owners import Owners
+from services.edge.stores.leases import Lender
 from shared import telemetry
 from shared.contracts.budget import Extend, Granted
 
@@ -20,7 +20,7 @@ _answers = {answer: telemetry.edge_extensions.labels(answer) for answer in ("gra
 class Extending:
     """Of one attempt. raised: called with each grant, before the stream makes use of it."""
 
-    def __init__(self, owner: Owners, course: Course, rid: str, raised: Callable[[Granted], None]) -> None:
+    def __init__(self, owner: Lender, course: Course, rid: str, raised: Callable[[Granted], None]) -> None:
         self.course = course
         self._owner = owner
         self._rid = rid

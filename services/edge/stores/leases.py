@@ -5,7 +5,6 @@ from collections.abc import Callable
 from itertools import chain, repeat
 
 import structlog
-from ulid import ULID
 
 from services.edge.core.lease import Purse
 from services.edge.core.lifecycle import Identity
@@ -13,7 +12,7 @@ from services.edge.stores.owner import Answer
 from services.edge.stores.owners import Owners
 from shared import clock, telemetry
 from shared.bus import Bus
-from shared.contracts.budget import Denied, Done, Reserve
+from shared.contracts.budget import Denied, Done, Extend, Reserve
 from shared.contracts.leases import DRAW, LEASE, RETURN, LeaseAnswered, LeaseAsked, Returning
 from shared.contracts.message import Decoder, Message, encode
 from shared.directory import Directory
@@ -27,6 +26,9 @@ TELL_SECONDS = (0.25, 0.5, 1.0, 2.0)
 """Deadlines of what is told until it is known. An owner that is busy must not be buried under repeated questions."""
 PAUSE_SECONDS = 0.1
 TIDY_SECONDS = 1.0
+GATHER_SECONDS = (
+    0.02  # nobody waits for what is told, and many as one message cost everybody less than one after the other
+)
 
 _answered = Decoder(LeaseAnswered)
 _done = Decoder(Done)
@@ -40,6 +42,7 @@ class Borrower:
         self.purse = Purse()
         self.asking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._said = asyncio.Event()
         self._settled = asyncio.Event()
 
     def wake(self) -> None:
@@ -54,12 +57,20 @@ class Borrower:
                     await self._wake.wait()
             except TimeoutError:
                 pass  # time to tidy up
+            if not self.purse.shut:
+                await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             self._tidy()
             await self._settle()
 
     def _tidy(self) -> None:
         self.purse.tidy(self._now(), self._config_rev(), self._bus.connected)
+
+    async def told(self, rid: str) -> None:
+        """Return when the owner knows of this attempt, as it does of all that were not admitted by us."""
+        while self.purse.is_untold(rid):
+            self._said.clear()
+            await self._said.wait()
 
     async def given_back(self) -> None:
         """Return when nothing is lent any more; `run` must be running."""
@@ -75,6 +86,7 @@ class Borrower:
             if drawn := self.purse.to_tell():
                 await self._tell(DRAW, drawn)
                 self.purse.told(drawn)
+                self._said.set()
             elif lease := self.purse.to_return():
                 await self._tell(RETURN, Returning(lease=lease, edge=self._me.edge, epoch=self._me.epoch))
                 self.purse.returned(lease)
@@ -118,7 +130,12 @@ class Borrower:
 
 
 class Lender:
-    """`reserve` is that of Owners. enabled: else it is nothing more. directory: as this edge knows the organisation now."""
+    """`reserve`, `extend` and `true_up` are those of Owners. enabled: else it is nothing more.
+
+    directory: as this edge knows the organisation now.
+
+    current: whether this edge would have heard that a key is revoked, a scope blocked; else only the owner can tell.
+    """
 
     def __init__(
         self,
@@ -128,10 +145,12 @@ class Lender:
         directory: Directory,
         *,
         enabled: bool,
+        current: Callable[[], bool],
         now: clock.Clock = clock.now,
     ) -> None:
         self._bus, self._me, self._owners, self._directory = bus, me, owners, directory
-        self._enabled, self._now = enabled, now
+        self._enabled, self._current, self._now = enabled, current, now
+        self._wished = 0
         self._borrowers: dict[str, Borrower] = {}
         self._new: asyncio.Queue[Borrower] = asyncio.Queue()
 
@@ -141,12 +160,17 @@ class Lender:
         return sum(borrower.purse.nano_usd for borrower in self._borrowers.values())
 
     @property
+    def can_admit(self) -> bool:
+        """Whether anything could begin here without the owner."""
+        return self._enabled and self._current() and self.nano_usd > 0
+
+    @property
     def asking(self) -> "list[asyncio.Task[None]]":
         return [task for borrower in self._borrowers.values() for task in borrower.asking]
 
     async def reserve(self, ask: Reserve, *, patient: bool = True) -> Answer:
         """At once on a lease, without anybody being asked; else as the owner says. See Owner.reserve."""
-        if not (self._enabled and patient):
+        if not (self._enabled and patient and self._current()):
             return await self._owners.reserve(ask, patient=patient)
         borrower = self._borrower(self._directory.shard(ask.principal.org))
         answer: Answer | None = borrower.purse.draw(ask, self._now())
@@ -155,9 +179,27 @@ class Lender:
             borrower.wake()
         else:
             answer = await self._owners.reserve(ask, patient=patient)
-        if not isinstance(answer, Denied) and (wish := borrower.purse.wish(ask, self._now(), str(ULID()))):
+        if not isinstance(answer, Denied) and (wish := borrower.purse.wish(ask, self._now(), self._next_lease())):
+            self._wished += 1
             borrower.ask(wish)
         return answer
+
+    async def extend(self, ask: Extend) -> Answer:
+        """See Owners.extend. Of an attempt that the owner does not know yet nothing can be asked."""
+        await self._told(ask.rid)
+        return await self._owners.extend(ask)
+
+    async def true_up(self, rid: str, input_tokens: int, nano_usd: int) -> None:
+        """See Owners.true_up."""
+        await self._told(rid)
+        await self._owners.true_up(rid, input_tokens, nano_usd)
+
+    async def _told(self, rid: str) -> None:
+        for borrower in list(self._borrowers.values()):
+            await borrower.told(rid)
+
+    def _next_lease(self) -> str:
+        return f"{self._me.edge}.{self._me.epoch}.{self._wished}"
 
     def _borrower(self, shard: str) -> Borrower:
         borrower = self._borrowers.get(shard)

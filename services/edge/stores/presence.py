@@ -22,6 +22,9 @@ log = structlog.get_logger()
 
 _decision = Decoder(Decision)
 
+BEATS_MISSED = 3
+"""After so many heartbeats without a word of the broker, what it has decided meanwhile counts as not known."""
+
 
 class Presence:
     """live, config_rev, spool_records, delivered_epoch: asked for at each heartbeat."""
@@ -41,7 +44,8 @@ class Presence:
         self._bus, self._me, self._now = bus, me, now
         self._live, self._config_rev, self._spool_records = live, config_rev, spool_records
         self._delivered_epoch = delivered_epoch
-        self._interval = interval_seconds
+        self._interval, self._loop = interval_seconds, asyncio.get_running_loop()
+        self._read_at = 0.0
         self._blocks = Blocks()
         self._changed = asyncio.Event()
         self._draining = False
@@ -66,6 +70,11 @@ class Presence:
     def blocked(self, principal: Principal) -> Denied | None:
         """The refusal to give without asking, where the owner has blocked a scope of this path."""
         return self._blocks.denied(principal, self._now())
+
+    @property
+    def current(self) -> bool:
+        """Whether this worker would have heard of a block, a revoked key: it has read all decisions not long ago."""
+        return self._loop.time() - self._read_at < BEATS_MISSED * self._interval
 
     def changed(self) -> None:
         """Beat now: something that others wait for is different."""
@@ -126,3 +135,4 @@ class Presence:
         """The last decision of every scope."""
         for value in (await self._bus.values(DECISIONS)).values():
             self._blocks.apply(_decision.decode(value))
+        self._read_at = self._loop.time()
