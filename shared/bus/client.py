@@ -1,10 +1,11 @@
-"""nats-py's client takes the broker's word for whether there is TLS; ours leaves rather than tell a secret in the open."""
+"""nats-py's client, which takes the broker's word for whether there is TLS, and for when to give up; ours takes neither."""
 
 import ssl
 from typing import Any
 
 import nats.aio.client
 import nats.errors
+from nats.protocol.parser import PERMISSIONS_ERR
 
 from shared.bus.access import Access
 from shared.bus.settings import PLAIN
@@ -30,3 +31,11 @@ class Client(nats.aio.client.Client):
                 raise nats.errors.Error("the broker does not speak TLS, and the settings want it")
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """What a broker says before it ends a connection, as that our JWT came to its end: nats-py would stay away for good."""
+        if not self.is_connected or PERMISSIONS_ERR in err_msg:  # the broker stays, or nats-py tries again anyway
+            return await super()._process_err(err_msg)
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        return await self._process_op_err(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -226,10 +227,11 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
 
     SettingsError where a file that the settings name cannot be used.
     """
-    reasons: list[Exception] = []  # the last one, while no connection was made
+    reasons: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
-        reasons[:] = [error]
+        if not reasons or _tells_why(error):
+            reasons[:] = [error]
         log.info("bus.error", error=repr(error))
 
     async def on_disconnect() -> None:
@@ -253,6 +255,11 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await _close(client)
+
+
+def _tells_why(error: Exception) -> bool:
+    """The broker answered and something was wrong; that it did not answer tells less."""
+    return isinstance(error, nats.errors.Error | ssl.SSLError)
 
 
 async def _connect(

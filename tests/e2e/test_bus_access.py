@@ -55,7 +55,7 @@ async def refused(settings: BusSettings) -> str:
 
 def settings(url: str, **more: object) -> BusSettings:
     given = {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
-    return BusSettings(url=url, connect_timeout_seconds=1.5, **given)  # type: ignore[arg-type]  # of the caller's choice
+    return BusSettings(url=url, connect_timeout_seconds=1.0, **given)  # type: ignore[arg-type]  # of the caller's choice
 
 
 async def test_a_start_passes_over_servers_that_are_away(broker: Broker) -> None:
