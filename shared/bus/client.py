@@ -5,6 +5,8 @@ from typing import Any
 
 import nats.aio.client
 import nats.errors
+from nats.aio.client import Srv
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import PERMISSIONS_ERR
 
 from shared.bus.access import Access
@@ -22,6 +24,12 @@ class Client(nats.aio.client.Client):
     def ssl_context(self) -> ssl.SSLContext:
         """A broker may want TLS where we do not insist on it: then the system's store alone counts."""
         return self.access.trust.context() if self.access.trust else super().ssl_context
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """A connection that came to nothing, as with a wrong key, is left open by nats-py when the next one is tried."""
+        if isinstance(self._transport, TcpTransport):
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py says not what it takes: nothing
+        await super()._connect_to_server(s)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """The first word of a broker, before we say who we are. `tls_available`: it leaves the choice to us."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ import pytest
 from shared.bus import Bus, BusSettings, open_bus, provision
 from shared.contracts.streams import LEDGER
 from shared.errors import Unavailable
-from shared.settings import SettingsError
+from shared.settings import SettingsError, environ_of
 from tests.fixtures.broker import Broker
 from tests.fixtures.nats_identities import Key, Operator
 from tests.fixtures.ports import free_port
@@ -221,3 +223,38 @@ async def test_a_key_of_another_certificate_ends_the_start(tmp_path: Path) -> No
     (certificate, _), (_, key) = ours.pair("a", "a"), ours.pair("b", "b")
     with pytest.raises(SettingsError, match="BUS_TLS_CERT_FILE"):
         await refused(settings("tls://127.0.0.1:1", tls_cert_file=certificate, tls_key_file=key))
+
+
+async def test_a_command_knows_the_broker_by_the_variables_of_a_service(tmp_path: Path) -> None:
+    operator, file = Operator(), tmp_path / "user.creds"
+    file.write_text(operator.credentials())
+    ours = Authority(tmp_path / "ours")
+    with running(tmp_path, operator.configuration() + with_tls(ours)) as broker:
+        known = settings(
+            f"nats://127.0.0.1:1,{broker.url}", credentials_file=file, tls_ca_file=ours.file, prefix="blue"
+        )
+        variables = environ_of(known, "ANALYTICS_BUS")
+        assert await sluicegate(variables, "provision") == (0, "streams and buckets are made\n")
+        code, said = await sluicegate(variables, "ledger", "verify", "--of", "analytics")
+        assert code == 0, said
+        code, said = await sluicegate(variables, "audit", "verify", "--of", "analytics")
+        assert code == 0, said
+        secret = f"nats://gateway:secret@127.0.0.1:{broker.port}"
+        code, said = await sluicegate({}, "audit", "verify", "--bus-url", secret)
+        assert code == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in said
+        assert f"127.0.0.1:{broker.port}" in said
+        assert "secret" not in said
+
+
+async def sluicegate(environ: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """Exit code, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *arguments),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
