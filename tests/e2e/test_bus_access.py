@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shared.bus import Bus, BusSettings, open_bus, provision
@@ -141,6 +142,33 @@ async def _monitor(broker: Broker, page: str) -> bytes:
     answer = await reader.read()
     writer.close()
     return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")  # of nats-py
+async def test_websockets_are_verified_alike(tmp_path: Path) -> None:
+    ours, port = Authority(tmp_path / "ours"), free_port()
+    listening = f'websocket {{ listen: "127.0.0.1:{port}"\n {with_tls(ours)} }}\n'
+    with running(tmp_path, listening):
+        await reaches(settings(f"wss://127.0.0.1:{port}", tls_ca_file=ours.file))
+        assert "CERTIFICATE_VERIFY_FAILED" in await refused(settings(f"wss://127.0.0.1:{port}"))
+
+
+async def test_the_monitor_is_asked_under_the_same_authority(bus_settings: BusSettings, tmp_path: Path) -> None:
+    ours = Authority(tmp_path / "ours")
+
+    async def varz(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.0 200 OK\r\n\r\n{"jetstream": {"config": {"sync_always": true}}}')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(varz, "127.0.0.1", 0, ssl=ours.server("127.0.0.1")) as server:
+        monitor = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with open_bus(msgspec.structs.replace(bus_settings, monitor_url=monitor), "test") as bus:
+            with pytest.raises(Unavailable, match="bus monitor"):
+                await bus.sync_always()
+            known = Bus(bus.client, settings(bus_settings.url, monitor_url=monitor, tls_ca_file=ours.file))
+            assert await known.sync_always()
 
 
 async def test_a_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
