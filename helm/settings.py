@@ -10,6 +10,7 @@ SERVICES = ("edge", "budget", "pricing", "audit", "analytics", "console", "telem
 WIRED = {
     *("http_host", "http_port", "ready_file", "listen_host", "listen_port", "data_dir"),
     *("bus_url", "bus_prefix", "bus_user", "bus_password", "bus_monitor_url"),
+    *("bus_credentials_file", "bus_nkey_seed_file", "bus_tls_ca_file", "bus_tls_cert_file", "bus_tls_key_file"),
     *(
         "clickhouse_url",
         "clickhouse_user",

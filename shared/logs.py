@@ -29,6 +29,12 @@ def configure(level: str = "info", service: str = "") -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """The event loop would say so at the end of each connection that nats-py raised to TLS, as it can only do it."""
+    return "eof_received() has no effect when using ssl" not in str(record.msg)
 
 
 _LEVELS = {"exception": "error", "warn": "warning"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -11,33 +12,24 @@ import nats
 import nats.errors
 import nats.js.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
+from shared.bus.access import Access
 from shared.bus.buckets import values
+from shared.bus.client import Client
 from shared.bus.follow import GATHER_SECONDS, Arrivals, Stored, follow
 from shared.bus.packs import Answering, Asking, Handler
 from shared.bus.replies import Question, Replies
+from shared.bus.settings import BusSettings
 from shared.contracts.streams import Names, Position
 from shared.errors import Overtaken, Unavailable
+from shared.trust import verifying
 
 log = structlog.get_logger()
 
 WRONG_LAST_SEQUENCE = 10071  # JetStream's err_code; a full stream, a missing one have others
-
-
-class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """prefix: before every subject, stream and bucket. monitor_url: the broker's, "" leaves its sync mode unchecked."""
-
-    url: str = "nats://127.0.0.1:4222"
-    prefix: str = ""
-    user: str = ""
-    password: str = ""
-    monitor_url: str = ""
-    connect_timeout_seconds: float = 5.0
-    request_timeout_seconds: float = 2.0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -205,7 +197,7 @@ class Bus:
         """Whether the broker writes to disk before it acknowledges; None when its monitor is not configured."""
         if not self.settings.monitor_url:
             return None
-        return await asyncio.to_thread(_sync_always, self.settings.monitor_url)
+        return await asyncio.to_thread(_sync_always, self.settings)
 
 
 def _read_ack(msg: Msg) -> _Ack:
@@ -217,9 +209,12 @@ def _read_ack(msg: Msg) -> _Ack:
     return ack if ack.seq or ack.error else _Ack(error=_Refused())
 
 
-def _sync_always(monitor_url: str) -> bool:
+def _sync_always(settings: BusSettings) -> bool:
+    url = settings.monitor_url
     try:
-        with urllib.request.urlopen(f"{monitor_url}/varz", timeout=3) as answer:  # noqa: S310  # from settings, not a user
+        files = (settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file)
+        trust = verifying(*files) if url.startswith("https:") else None
+        with urllib.request.urlopen(f"{url}/varz", timeout=3, context=trust) as answer:  # noqa: S310  # from settings, not a user
             varz = json.load(answer)
     except OSError as error:
         raise Unavailable("bus monitor") from error
@@ -228,15 +223,21 @@ def _sync_always(monitor_url: str) -> bool:
 
 @asynccontextmanager
 async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
-    """Connect within connect_timeout_seconds or raise Unavailable("bus"); afterwards reconnect for ever."""
+    """Connect within connect_timeout_seconds or raise Unavailable("bus") from the reason; afterwards reconnect for ever.
+
+    SettingsError where a file that the settings name cannot be used.
+    """
+    reasons: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
+        if not reasons or _tells_why(error):
+            reasons[:] = [error]
         log.info("bus.error", error=repr(error))
 
     async def on_disconnect() -> None:
         log.warning("bus.disconnected")
 
-    client = Client()
+    client = Client(Access(settings))
     bus = Bus(client, settings)
 
     async def on_reconnect() -> None:
@@ -245,30 +246,40 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
 
     try:
         async with asyncio.timeout(settings.connect_timeout_seconds):
-            await _connect(client, settings, name, on_error, on_disconnect, on_reconnect)
+            await _connect(client, name, on_error, on_disconnect, on_reconnect)
             await bus.open()
     except (TimeoutError, nats.errors.Error, OSError) as error:
         await client.close()
-        raise Unavailable("bus") from error
+        raise Unavailable("bus") from (reasons or [error])[0]
     try:
         yield bus
     finally:
         await _close(client)
 
 
+def _tells_why(error: Exception) -> bool:
+    """The broker answered and something was wrong; that it did not answer tells less."""
+    return isinstance(error, nats.errors.Error | ssl.SSLError)
+
+
 async def _connect(
     client: Client,
-    settings: BusSettings,
     name: str,
     on_error: Callable[[Exception], Awaitable[None]],
     on_disconnect: Callable[[], Awaitable[None]],
     on_reconnect: Callable[[], Awaitable[None]],
 ) -> None:
+    access = client.access
+    who, credentials = access.settings.identity, access.credentials
     await client.connect(
-        settings.url,
+        access.settings.servers,
         name=name,
-        user=settings.user or None,
-        password=settings.password or None,
+        user=who.user or None,
+        password=who.password or None,
+        token=who.token or None,
+        nkeys_seed_str=access.nkey_seed,
+        user_jwt_cb=credentials.jwt if credentials else None,
+        signature_cb=credentials.sign if credentials else None,
         error_cb=on_error,
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,

@@ -16,6 +16,8 @@ VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 
 ELSEWHERE: dict[str, Object] = {
     "dev.bundled": {"dev": {"bundled": {"enabled": True}}, "nats": None, "clickhouse": None},
+    "nats.credentialsKey": {"nats": {"existingSecret": "with-credentials"}},
+    "nats.nkeySeedKey": {"nats": {"existingSecret": "with-a-seed"}},
     "organisation.document": {"organisation": {"existingConfigMap": ""}},
     "services.edge.replicas": {"services": {"edge": {"keda": {"enabled": False}}}},
     "services.edge.autoscaling": {"services": {"edge": {"keda": {"enabled": False}, "autoscaling": {"enabled": True}}}},

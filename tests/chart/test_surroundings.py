@@ -125,6 +125,7 @@ def test_certificates_are_the_ones_that_the_ways_in_show() -> None:
     (bundle,) = [each for each in beside("examples/cert-manager/beside.yaml") if each["kind"] == "Bundle"]
     values = yaml.safe_load((K8S / "examples/cert-manager/values.yaml").read_text())
     assert bundle["metadata"]["name"] == values["caBundle"]["existingConfigMap"], "a Bundle's ConfigMap has its name"
+    assert made[values["nats"]["tls"]["existingSecret"]]["spec"]["usages"] == ["client auth"]
 
 
 def test_load_balancers_let_streams_end_that_a_leaving_pod_lets_end() -> None:

@@ -17,8 +17,21 @@
 - {name: {{ $.prefix }}_BUS_MONITOR_URL, value: {{ . | quote }}}
 {{- end }}
 {{- with $nats.existingSecret }}
+{{- if $nats.credentialsKey }}
+- {name: {{ $.prefix }}_BUS_CREDENTIALS_FILE, value: /etc/sluicegate/nats/user.creds}
+{{- else if $nats.nkeySeedKey }}
+- {name: {{ $.prefix }}_BUS_NKEY_SEED_FILE, value: /etc/sluicegate/nats/user.nk}
+{{- else }}
 {{ include "sluicegate.secretVariable" (dict "name" (printf "%s_BUS_USER" $.prefix) "secret" . "key" $nats.userKey) }}
 {{ include "sluicegate.secretVariable" (dict "name" (printf "%s_BUS_PASSWORD" $.prefix) "secret" . "key" $nats.passwordKey) }}
+{{- end }}
+{{- end }}
+{{- if and $nats.tls.existingSecret $nats.tls.caKey }}
+- {name: {{ $.prefix }}_BUS_TLS_CA_FILE, value: /etc/sluicegate/nats/ca.crt}
+{{- end }}
+{{- if and $nats.tls.existingSecret $nats.tls.certKey }}
+- {name: {{ $.prefix }}_BUS_TLS_CERT_FILE, value: /etc/sluicegate/nats/tls.crt}
+- {name: {{ $.prefix }}_BUS_TLS_KEY_FILE, value: /etc/sluicegate/nats/tls.key}
 {{- end }}
 {{- end }}
 

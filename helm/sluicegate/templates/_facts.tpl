@@ -106,6 +106,15 @@ http://{{ include "sluicegate.fullname" . }}-edge:8080
 {{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default .default -}}
 {{- end }}
 
+{{/* → ports of your NATS, one or more with blanks between them. */}}
+{{- define "sluicegate.natsPorts" -}}
+{{- $ports := list -}}
+{{- range splitList "," .Values.nats.url -}}
+{{- $ports = append $ports (include "sluicegate.port" (dict "url" (trim .) "default" "4222")) -}}
+{{- end -}}
+{{- $ports | uniq | join " " -}}
+{{- end }}
+
 {{/* Where the URL names none, that of the exporters. */}}
 {{- define "sluicegate.otlpPort" -}}
 {{- $otlp := .Values.services.telemetry.otlp -}}

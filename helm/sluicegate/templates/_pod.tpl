@@ -79,6 +79,46 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* → projected sources: what says to NATS who we are, and whom we trust there; empty where variables do. */}}
+{{- define "sluicegate.busFiles" -}}
+{{- $nats := .Values.nats -}}
+{{- with $nats.existingSecret }}
+{{- if $nats.credentialsKey }}
+- secret: {name: {{ . }}, items: [{key: {{ $nats.credentialsKey }}, path: user.creds}]}
+{{- else if $nats.nkeySeedKey }}
+- secret: {name: {{ . }}, items: [{key: {{ $nats.nkeySeedKey }}, path: user.nk}]}
+{{- end }}
+{{- end }}
+{{- with $nats.tls.existingSecret }}
+- secret:
+    name: {{ . }}
+    items:
+      {{- with $nats.tls.caKey }}
+      - {key: {{ . }}, path: ca.crt}
+      {{- end }}
+      {{- with $nats.tls.certKey }}
+      - {key: {{ . }}, path: tls.crt}
+      - {key: {{ $nats.tls.keyKey }}, path: tls.key}
+      {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sluicegate.busMounts" -}}
+{{- if include "sluicegate.busFiles" . }}
+- {name: nats, mountPath: /etc/sluicegate/nats, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "sluicegate.busVolumes" -}}
+{{- with include "sluicegate.busFiles" . | trim }}
+- name: nats
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- . | nindent 6 }}
+{{- end }}
+{{- end }}
+
 {{/* {probe, path} */}}
 {{- define "sluicegate.probe" -}}
 httpGet: {path: {{ .path }}, port: http}

@@ -18,6 +18,9 @@ exec: {command: [python, -c, "import time; time.sleep({{ .values.preStopSeconds 
 
 {{- define "sluicegate.mounts" -}}
 {{ include "sluicegate.commonMounts" .root }}
+{{- if .facts.bus }}
+{{- include "sluicegate.busMounts" .root }}
+{{- end }}
 {{- with .facts.volume }}
 - {name: data, mountPath: {{ . }}}
 {{- end }}
@@ -33,6 +36,9 @@ exec: {command: [python, -c, "import time; time.sleep({{ .values.preStopSeconds 
 
 {{- define "sluicegate.volumes" -}}
 {{ include "sluicegate.commonVolumes" .root }}
+{{- if .facts.bus }}
+{{- include "sluicegate.busVolumes" .root }}
+{{- end }}
 {{- if and .facts.volume (not .values.persistence.enabled) }}
 - name: data
   emptyDir: {}
@@ -61,6 +67,9 @@ exec: {command: [python, -c, "import time; time.sleep({{ .values.preStopSeconds 
     {{- toYaml .root.Values.jobs.resources | nindent 4 }}
   volumeMounts:
     {{- include "sluicegate.commonMounts" .root | nindent 4 }}
+    {{- with include "sluicegate.busMounts" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{- define "sluicegate.spread" -}}

@@ -10,9 +10,8 @@ from services.audit.core.chain import Broken, Verified
 from services.audit.verify import verify_stream
 from services.cli import options, output
 from services.cli.api import Target
-from services.cli.errors import Trouble
+from services.cli.broker import Broker, named, unreadable
 from services.cli.output import Column, words
-from services.cli.supervisor.ports import LOOPBACK
 from shared import logs
 from shared.bus import BusSettings, open_bus
 from shared.errors import Unavailable
@@ -26,18 +25,17 @@ def command() -> None:
 
 
 @command.command("verify")
-@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
-@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@named
 @click.option("--chain", default="0", show_default=True, help="One per audit process; it holds every shard.")
 @click.option(
     "--head", default="", help="The last page's digest as an earlier check told it: shows an end that was cut off."
 )
 @options.as_json
 @options.targeted
-def verify(bus_url: str, bus_prefix: str, chain: str, head: str, as_json: bool, target: Target) -> None:
+def verify(broker: Broker, chain: str, head: str, as_json: bool, target: Target) -> None:
     """Check the chain from its first page to its last. Needs the broker alone. Exit code 1 when it is broken."""
     logs.configure("error")
-    settings = BusSettings(url=bus_url or _bus_url(target), prefix=bus_prefix)
+    settings = broker.settings(target)
     with Console(stderr=True).status("reading the chain"):
         found = asyncio.run(_verify(settings, chain, digest_of(head)))
     shown = {
@@ -59,7 +57,7 @@ async def _verify(settings: BusSettings, chain: str, head: bytes) -> Verified | 
         async with open_bus(settings, "audit verify") as bus:
             return await verify_stream(bus, chain, head)
     except Unavailable as error:
-        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
+        raise unreadable(settings, error) from None
 
 
 def digest_of(text: str) -> bytes:
@@ -71,11 +69,3 @@ def digest_of(text: str) -> bytes:
     if len(found) not in (0, 32):
         raise click.BadParameter("--head is a SHA-256: 64 hexadecimal digits")
     return found
-
-
-def _bus_url(target: Target) -> str:
-    if (running := target.running()) is None:
-        raise Trouble(
-            f"nothing runs on {target.data_dir}: start it with `sluicegate up`, or name a broker with --bus-url"
-        )
-    return f"nats://{LOOPBACK}:{running['nats']}"

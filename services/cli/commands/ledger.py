@@ -14,9 +14,9 @@ from services.budget.stores import written_shards
 from services.budget.verify import ClickHouse, Verifier
 from services.cli import options, output
 from services.cli.api import Target
+from services.cli.broker import Broker, local, named, unreadable
 from services.cli.errors import Trouble
 from services.cli.output import Column
-from services.cli.supervisor.ports import LOOPBACK
 from shared import clock, logs
 from shared.bus import BusSettings, open_bus
 from shared.contracts.budget import DEFAULT_SHARD
@@ -32,18 +32,17 @@ def command() -> None:
 
 
 @command.command("verify")
-@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
-@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@named
 @click.option("--shard", default="", help="One alone; every shard that has records if left out.")
 @click.option("--clickhouse-url", default="", help="As http://…/DATABASE; the one that runs here if left out.")
 @options.as_json
 @options.targeted
-def verify(bus_url: str, bus_prefix: str, shard: str, clickhouse_url: str, as_json: bool, target: Target) -> None:
+def verify(broker: Broker, shard: str, clickhouse_url: str, as_json: bool, target: Target) -> None:
     """Replay the ledger and check everything it promises. Exit code 1 when a check fails."""
     logs.configure("error")
-    settings = BusSettings(url=bus_url or _local(target, "nats", "nats"), prefix=bus_prefix)
-    if not clickhouse_url and not bus_url:
-        clickhouse_url = f"{_local(target, 'http', 'clickhouse')}/{DATABASE}"
+    settings = broker.settings(target)
+    if not clickhouse_url and broker.is_local:
+        clickhouse_url = f"{local(target, 'http', 'clickhouse')}/{DATABASE}"
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading the ledger", total=None)
 
@@ -74,7 +73,7 @@ async def _verify(
                 checks += found
             return checks
     except Unavailable as error:
-        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
+        raise unreadable(settings, error) from None
 
 
 async def _table(url: str) -> ClickHouse:
@@ -97,15 +96,14 @@ def _show(checks: list[Check], good: bool) -> None:
 
 @command.command("explain")
 @click.argument("rid")
-@click.option("--bus-url", default="", help="The broker's, as nats://…; the one that runs here if left out.")
-@click.option("--bus-prefix", default="", help="Before every subject and stream of that installation.")
+@named
 @click.option("--shard", default="", help="One alone; every shard that has records if left out.")
 @options.as_json
 @options.targeted
-def explain(rid: str, bus_url: str, bus_prefix: str, shard: str, as_json: bool, target: Target) -> None:
+def explain(rid: str, broker: Broker, shard: str, as_json: bool, target: Target) -> None:
     """Tell the story of one attempt: its hold, what changed it, its entries. RID as `sluicegate requests` shows it."""
     logs.configure("error")
-    settings = BusSettings(url=bus_url or _local(target, "nats", "nats"), prefix=bus_prefix)
+    settings = broker.settings(target)
     with Console(stderr=True).status("reading the ledger"):
         steps = asyncio.run(_story(settings, shard, rid))
     if not steps:
@@ -126,12 +124,4 @@ async def _story(settings: BusSettings, shard: str, rid: str) -> list[Step]:
             shards = [shard] if shard else await written_shards(bus)
             return [step for each in shards for step in await story(bus, each, rid)]
     except Unavailable as error:
-        raise Trouble(f"the broker at {settings.url} cannot be read ({error}); is `sluicegate up` running?") from None
-
-
-def _local(target: Target, scheme: str, name: str) -> str:
-    if (running := target.running()) is None:
-        raise Trouble(
-            f"nothing runs on {target.data_dir}: start it with `sluicegate up`, or name a broker with --bus-url"
-        )
-    return f"{scheme}://{LOOPBACK}:{running[name]}"
+        raise unreadable(settings, error) from None

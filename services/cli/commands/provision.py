@@ -8,6 +8,7 @@ import click
 import nats.errors
 import nats.js.errors
 
+from services.cli.broker import reason
 from services.cli.errors import Trouble
 from services.cli.supervisor.plan import MAY_BE_ON_THE_BUS
 from shared import logs
@@ -67,9 +68,11 @@ async def _on_bus(settings: BusSettings, act: Callable[[Bus], Awaitable[None]]) 
         async with open_bus(settings, "provision") as bus:
             await act(bus)
     except Unavailable as error:
-        raise Unavailable(error.neighbour.replace("bus", f"the broker at {settings.url}")) from error
+        raise Unavailable(
+            error.neighbour.replace("bus", f"the broker at {settings.shown} ({reason(error)})")
+        ) from error
     except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable(f"the broker at {settings.url} ({str(error) or repr(error)})") from error
+        raise Unavailable(f"the broker at {settings.shown} ({str(error) or repr(error)})") from error
 
 
 async def _all_there(bus: Bus) -> None:

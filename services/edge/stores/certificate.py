@@ -5,8 +5,8 @@ import ssl
 
 import structlog
 
-from services.edge.stores.file_stamp import Stamp, stamp
 from shared import telemetry
+from shared.file_stamp import Stamp, stamp
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ import time
 
 import structlog
 
-from services.edge.stores.file_stamp import Stamp, stamp
+from shared.file_stamp import Stamp, stamp
+from shared.trust import verifying
 
 log = structlog.get_logger()
 
@@ -47,19 +48,6 @@ class Trust:
             log.info("edge.upstream_trust_reloaded")
 
     def _load(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = verifying(self._ca_file, self._cert_file, self._key_file)
         context.set_alpn_protocols(["http/1.1"])
-        if self._ca_file:
-            try:
-                context.load_verify_locations(cafile=self._ca_file)
-            except OSError as error:  # ssl.SSLError is one, and tells no name
-                raise OSError(f"{self._ca_file}: {error}") from None
-        if self._cert_file:
-            try:
-                context.load_cert_chain(
-                    self._cert_file, self._key_file or None, password=""
-                )  # or it would ask on the terminal
-            except OSError as error:
-                raise OSError(f"{self._cert_file}, {self._key_file}: {error}") from None
         return context
