@@ -29,6 +29,8 @@ SERVICES = ("budget", "pricing", "audit", "analytics", "console", "edge", "nats"
 STATUS_SECONDS, ABSENT_SECONDS = 1, 12
 """Holds of an edge that has forgotten them expire sooner than in production, so that a run can see it."""
 SLOWLY = "ttft_ms=300,chunk_ms=40"
+EACH_ASKED = {"SLUICEGATE_EDGE_LEASES": "false"}
+"""The owner decides over every attempt, as it does near a cap; else most are paid from leases."""
 REST_SECONDS = 90.0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.cli.supervisor.plan import ON_THE_BUS
 from tests.chaos import run
-from tests.chaos.stage import Stage, stage
+from tests.chaos.stage import EACH_ASKED, Stage, stage
 from tests.fixtures.waiting import until
 
 GRACE_SECONDS = 0.5
@@ -19,7 +19,7 @@ CLIENTS = 40
 
 @pytest.mark.timeout(600)
 async def test_a_broker_that_is_away_admits_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    async with stage(tmp_path, through_broker_proxy=ON_THE_BUS) as it:
+    async with stage(tmp_path, through_broker_proxy=ON_THE_BUS, environ=EACH_ASKED) as it:
         away = 60.0 if run.seconds() >= 60 else 0.4 * run.seconds()
         traffic = asyncio.create_task(it.traffic(away + 8.0, CLIENTS, seed=run.seed()))
         await asyncio.sleep(3.0)

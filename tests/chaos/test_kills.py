@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.chaos import run
-from tests.chaos.stage import SERVICES, Stage, stage
+from tests.chaos.stage import EACH_ASKED, SERVICES, Stage, stage
 
 CLIENTS = 100
 
@@ -21,7 +21,7 @@ async def test_kill_9_of_random_processes_under_load_changes_none_of_the_promise
     seed = run.seed()
     run.say(f"kill loop: CHAOS_SEED={seed} CHAOS_SECONDS={run.seconds():.0f}")
     in_flight: list[int] = []
-    async with stage(tmp_path) as it:
+    async with stage(tmp_path, environ=EACH_ASKED) as it:
         flying = asyncio.create_task(_in_flight(it, in_flight))
         traffic = asyncio.create_task(it.traffic(run.seconds() + 2, CLIENTS, seed=seed))
         killed = await kills(it, random.Random(seed), run.seconds())

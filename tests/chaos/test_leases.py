@@ -18,12 +18,11 @@ CLIENTS = 30
 WARM_SECONDS, BETWEEN_SECONDS = 8.0, 8.0
 RESTARTS = 2
 VERDICTS = "SELECT verdict, count() AS n, max(reserve_us) AS slowest_us FROM requests GROUP BY verdict"
-LEASES = {"SLUICEGATE_EDGE_LEASES": "true"}
 
 
 @pytest.mark.timeout(600)
 async def test_a_broker_that_is_restarted_under_load_refuses_nobody(tmp_path: Path) -> None:
-    async with stage(tmp_path, environ=LEASES) as it:
+    async with stage(tmp_path) as it:
         traffic = asyncio.create_task(_traffic(it, WARM_SECONDS + RESTARTS * BETWEEN_SECONDS))
         await asyncio.sleep(WARM_SECONDS)
         for _ in range(RESTARTS):
@@ -48,7 +47,7 @@ async def test_a_broker_that_is_restarted_under_load_refuses_nobody(tmp_path: Pa
 async def test_kill_9_of_random_processes_with_leases_on_changes_none_of_the_promises(tmp_path: Path) -> None:
     """An edge dies with what it was lent, an owner with what it has not been told of."""
     seed = run.seed()
-    async with stage(tmp_path, environ=LEASES) as it:
+    async with stage(tmp_path) as it:
         traffic = asyncio.create_task(it.traffic(run.seconds() + 2, 2 * CLIENTS, seed=seed))
         killed = await kills(it, random.Random(seed), run.seconds())
         summary = await traffic
