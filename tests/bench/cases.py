@@ -18,10 +18,15 @@ CHUNKS, CHUNK_MS = 50, 20
 HELD_MS = 1000
 WARM_SECONDS = 0.5
 RIVALS = frozenset({"tensorzero", "litellm"})
+SELDOM = frozenset({"asked"})
+"""Only where a case names it."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """mode: of the provider. units: into which one request's CPU is divided. seconds: times the option's."""
+    """mode: of the provider. units: into which one request's CPU is divided. seconds: times the option's.
+
+    only: who takes part; empty: all but the seldom ones. also: of these, who does.
+    """
 
     what: str
     unit: str
@@ -35,6 +40,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     most_rounds: int = 99
     rival_rounds: int = 3
     only: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def concerns(self, gateway: str) -> bool:
+        return gateway in self.only if self.only else gateway not in SELDOM or gateway in self.also
 
 
 CASES = {
@@ -53,6 +62,7 @@ CASES = {
         streams=True,
         size=SIZES["75kB"],
         clients=32,
+        also=("asked",),
     ),
     "paced": Case(
         what="1 kB body, 300 streams of 50 chunks, one every 20 ms",
@@ -73,7 +83,7 @@ CASES = {
         streams=True,
         size=SIZES["75kB"],
         clients=1,
-        only=("direct", "nginx", "wire", "edge"),
+        only=("direct", "nginx", "wire", "edge", "asked"),
     ),
 }
 OPEN = "open"
@@ -119,7 +129,7 @@ def order(names: list[str], number: int) -> list[str]:
 def run(case: Case, gateways: dict[str, Gateway], provider: Provider, rounds: int, seconds: float) -> CaseResult:
     """Round after round, all gateways in each."""
     provider.answer(case.mode)
-    names = [name for name in gateways if not case.only or name in case.only]
+    names = [name for name in gateways if case.concerns(name)]
     result = CaseResult(what=case.what, unit=case.unit)
     for number in range(min(rounds, case.most_rounds)):
         taking_part = [name for name in names if name not in RIVALS or number < case.rival_rounds]

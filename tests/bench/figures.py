@@ -29,9 +29,9 @@ def ratio(above: Value, below: Value) -> Value:
     return lambda measured: above(measured) / below(measured)
 
 
-def added(field: str) -> Value:
-    """Of the edge to direct, in ms."""
-    return lambda measured: float(getattr(measured["edge"], field) - getattr(measured["direct"], field))
+def added(gateway: str, field: str) -> Value:
+    """To direct, in ms."""
+    return lambda measured: float(getattr(measured[gateway], field) - getattr(measured["direct"], field))
 
 
 RATIOS: list[tuple[str, str, str, Value, Value, float, bool]] = [
@@ -77,10 +77,16 @@ def _ratios(result: Result) -> Iterator[Figure]:
 
 
 def _first_byte(result: Result) -> Iterator[Figure]:
-    if case := result.cases.get("first_byte"):
-        for share, goal in (("p50", 1.0), ("p99", 5.0)):
-            values = [added(f"ttfb_{share}_ms")(measured) for measured in case.rounds]
-            yield of_rounds(f"first_byte.{share}", f"added time to first byte, {share}", "ms", values, goal)
+    case = result.cases.get("first_byte")
+    if case is None:
+        return
+    for share, goal in (("p50", 1.0), ("p99", 5.0)):
+        field, title = f"ttfb_{share}_ms", f"added time to first byte, {share}"
+        for gateway in (name for name in case.rounds[0] if name != "direct"):
+            values = [added(gateway, field)(measured) for measured in case.rounds]
+            if gateway == "edge":
+                yield of_rounds(f"first_byte.{share}", title, "ms", values, goal)
+            yield of_rounds(f"first_byte.{gateway}.{share}", f"{gateway}: {title}", "ms", values)
 
 
 def _open(result: Result) -> Iterator[Figure]:

@@ -78,7 +78,8 @@ class Field:
     def start(self, running: ExitStack) -> None:
         """Whoever cannot start is named in `absent`; the edge must."""
         port = self._provider.port
-        self.present["edge"] = running.enter_context(stack.running(self._folder, port))
+        self.present["edge"] = running.enter_context(stack.running(self._folder / "edge", port))
+        self.present["asked"] = running.enter_context(stack.running(self._folder / "asked", port, asked=True))
         self.present["wire"] = running.enter_context(wire(port))
         try:
             self.present["nginx"] = running.enter_context(nginx(self._folder, port))

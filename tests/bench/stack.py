@@ -16,22 +16,27 @@ from tests.fixtures.ports import ports_of_up
 START_SECONDS = 60.0
 KEY = "vk-of-the-bench"
 WHAT = (
-    "POST /v1/messages with a key; budgets of customer, team, key and the key's provider, and rate limits of the key, all "
-    "with room; ledger synced to disk before each answer; usage event, metrics, log line; one edge worker"
+    "POST /v1/messages with a key; budgets of customer, team, key and the key's provider, all with room, so that "
+    "attempts are paid from leases; spool and ledger synced to disk; usage event, metrics, log line; one edge worker"
 )
+ASKED = (
+    "the same with rate limits of the key, also with room: budget decides over each attempt, on disk before its answer"
+)
+RATE_LIMITS = {"requests_per_minute": 100_000_000, "tokens_per_minute": 1_000_000_000_000}
 ROOM = [{"limit_usd": 1_000_000, "period": "month"}]
 
 
-def organisation(provider_port: int) -> dict[str, Any]:
-    """Four tiers with room above one key."""
-    key = {
+def organisation(provider_port: int, asked: bool) -> dict[str, Any]:
+    """Four tiers with room above one key. asked: what an edge cannot decide by itself is limited too."""
+    key: dict[str, Any] = {
         "id": "bench",
         "owner": "bench@acme.example",
         "secret": KEY,
         "budgets": ROOM,
-        "rate_limits": {"requests_per_minute": 100_000_000, "tokens_per_minute": 1_000_000_000_000},
         "providers": [{"name": "anthropic", "budgets": ROOM}],
     }
+    if asked:
+        key["rate_limits"] = RATE_LIMITS
     team = {"id": "platform", "budgets": ROOM, "keys": [key]}
     address = f"http://127.0.0.1:{provider_port}"
     return {
@@ -44,10 +49,11 @@ def organisation(provider_port: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, provider_port: int) -> Iterator[Gateway]:
+def running(folder: Path, provider_port: int, asked: bool = False) -> Iterator[Gateway]:
     """State goes below `folder`, which should be on a real disk: what a sync costs is part of the figures."""
+    folder.mkdir(exist_ok=True)
     document = folder / "org.yaml"
-    document.write_text(json.dumps(organisation(provider_port)))  # JSON is YAML
+    document.write_text(json.dumps(organisation(provider_port, asked)))  # JSON is YAML
     data, log = folder / "data", folder / "up.log"
     program = str(Path(sys.executable).parent / "sluicegate")
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "ANTHROPIC_API_KEY": "sk-bench"}
@@ -68,4 +74,5 @@ def running(folder: Path, provider_port: int) -> Iterator[Gateway]:
 
         port = found["edge"]
         assert isinstance(port, int)
-        yield Gateway(name="edge", what=WHAT, port=port, processes=processes, key=KEY)
+        name, what = ("asked", ASKED) if asked else ("edge", WHAT)
+        yield Gateway(name=name, what=what, port=port, processes=processes, key=KEY)

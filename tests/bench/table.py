@@ -9,6 +9,7 @@ NAMES = {
     "nginx": "nginx",
     "wire": "edge, governance off",
     "edge": "edge, everything on",
+    "asked": "edge, budget asked each time",
     "tensorzero": "TensorZero",
     "litellm": "LiteLLM",
 }
@@ -93,6 +94,16 @@ def processes(result: Result) -> str:
     return "\n".join(rows)
 
 
+def first_byte(result: Result) -> str:
+    """What each gateway adds, where nobody else asks."""
+    rows = ["| added time to first byte, one client | p50 | p99 |", "|---|---|---|"]
+    values = {figure.name: figure for figure in result.figures}
+    for gateway in (name for name in NAMES if f"first_byte.{name}.p50" in values):
+        cells = (number(values[f"first_byte.{gateway}.{share}"].value, "ms") for share in ("p50", "p99"))
+        rows.append(f"| {NAMES[gateway]} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def held(result: Result) -> str:
     """The open streams, beside what the bench itself adds."""
     rows = ["| | memory per stream | delay of a chunk, p50 | p99 | most |", "|---|---|---|---|---|"]
@@ -125,4 +136,12 @@ def called(result: Result) -> str:
     return "\n".join(rows)
 
 
-TABLES = {"goals": goals, "cpu": cpu, "processes": processes, "open": held, "where": where, "called": called}
+TABLES = {
+    "goals": goals,
+    "cpu": cpu,
+    "processes": processes,
+    "first_byte": first_byte,
+    "open": held,
+    "where": where,
+    "called": called,
+}
