@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from shared.bus.credentials import Credentials, seed_in
+from shared.bus.credentials import Credentials, NKey
 from shared.bus.settings import BusSettings
 from shared.file_stamp import Stamp, stamp
 from shared.settings import SettingsError
@@ -55,7 +55,7 @@ class Access:
         self.trust = _named("tls_cert_file", partial(Trust, ca, *pair)) if settings.secure else None
         file, seed = settings.credentials_file, settings.nkey_seed_file
         self.credentials = _named("credentials_file", partial(Credentials, file)) if file else None
-        self.nkey_seed = _named("nkey_seed_file", partial(seed_in, seed)) if seed else None
+        self.nkey = _named("nkey_seed_file", partial(NKey, seed)) if seed else None
 
 
 def _named(field: str, read: Callable[[], T]) -> T:

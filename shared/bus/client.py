@@ -19,6 +19,8 @@ class Client(nats.aio.client.Client):
     def __init__(self, access: Access) -> None:
         super().__init__()
         self.access = access
+        if access.nkey:  # with a seed nats-py would want one more package to read it
+            self._auth_configured, self._public_nkey = True, access.nkey.public
 
     @property
     def ssl_context(self) -> ssl.SSLContext:

@@ -271,15 +271,15 @@ async def _connect(
 ) -> None:
     access = client.access
     who, credentials = access.settings.identity, access.credentials
+    signer = credentials or access.nkey
     await client.connect(
         access.settings.servers,
         name=name,
         user=who.user or None,
         password=who.password or None,
         token=who.token or None,
-        nkeys_seed_str=access.nkey_seed,
         user_jwt_cb=credentials.jwt if credentials else None,
-        signature_cb=credentials.sign if credentials else None,
+        signature_cb=signer.sign if signer else None,
         error_cb=on_error,
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,
