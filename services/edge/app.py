@@ -168,6 +168,7 @@ async def presence(app: web.Application) -> AsyncIterator[None]:
         config_rev=lambda: app[CONFIG].directory.config_rev,
         spool_records=lambda: len(spool_.outbox),
         delivered_epoch=lambda: spool_.delivered_epoch,
+        caught_up=app[CONFIG].caught_up,
         interval_seconds=app[SETTINGS].status_interval_seconds,
     )
     await present.open()

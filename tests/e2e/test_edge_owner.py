@@ -8,6 +8,7 @@ import nats.js.errors
 import pytest
 
 from services.edge.core.lifecycle import Identity
+from services.edge.stores import presence as presences
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
@@ -218,7 +219,16 @@ async def test_balances_are_asked_for(owner: Maker, bus: Bus) -> None:
     assert await one.balances(BalancesAsked()) == empty
 
 
-def presence(bus: Bus, live: tuple[str, ...] = (), interval_seconds: float = 10.0) -> Presence:
+async def at_once() -> None:
+    """Nothing is unknown."""
+
+
+def presence(
+    bus: Bus,
+    live: tuple[str, ...] = (),
+    interval_seconds: float = 10.0,
+    caught_up: Callable[[], Awaitable[None]] | None = None,
+) -> Presence:
     return Presence(
         bus,
         ME,
@@ -226,8 +236,39 @@ def presence(bus: Bus, live: tuple[str, ...] = (), interval_seconds: float = 10.
         config_rev=lambda: 9,
         spool_records=lambda: 2,
         delivered_epoch=lambda: 0,
+        caught_up=caught_up or at_once,
         interval_seconds=interval_seconds,
     )
+
+
+async def for_ever() -> None:
+    """Never all is known."""
+    await asyncio.Event().wait()
+
+
+async def test_who_does_not_know_the_organisation_as_it_is_now_is_not_current(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revoked key would go on."""
+    monkeypatch.setattr(presences, "CATCH_UP_SECONDS", 0.05)
+    knows, behind = presence(bus), presence(bus, caught_up=for_ever)
+    await knows.open()
+    await behind.open()
+    assert knows.current
+    assert not behind.current
+
+
+async def test_who_often_changes_looks_at_decisions_all_the_same(bus: Bus) -> None:
+    one = presence(bus, interval_seconds=0.1)
+    await one.open()
+    beating = asyncio.create_task(one.run())
+    try:
+        for _ in range(40):
+            one.changed()
+            await asyncio.sleep(0.02)
+        assert one.current
+    finally:
+        beating.cancel()
 
 
 def decision(version: int, state: str = "block") -> Decision:

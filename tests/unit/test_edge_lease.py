@@ -1,8 +1,9 @@
 """The purse of an edge: what it admits by itself, when it asks for a lease, when it gives one back."""
 
+import msgspec
 import pytest
 
-from services.edge.core.lease import IDLE_MICROS, REFUSED_MICROS, UNANSWERED_MICROS, Purse
+from services.edge.core.lease import IDLE_MICROS, MOST_DRAWN, REFUSED_MICROS, UNANSWERED_MICROS, Purse
 from shared.contracts.attribution import Charge
 from shared.contracts.budget import Bound, Reserve
 from shared.contracts.leases import LeaseAnswered, LeaseAsked, Terms
@@ -187,3 +188,19 @@ def test_what_was_admitted_on_a_lease_is_untold_until_it_has_been_told() -> None
     assert drawn
     purse.told(drawn)
     assert not purse.is_untold("r1")
+
+
+def test_an_attempt_of_before_a_change_leaves_a_lease_of_after_it_alone() -> None:
+    purse = Purse()
+    lend(purse, "l1", like=ask(config_rev=2))
+    assert purse.draw(ask("r1", config_rev=1), NOW) is None
+    assert purse.draw(ask("r2", config_rev=2), NOW)
+    assert purse.draw(ask("r3", config_rev=3), NOW) is None
+    assert purse.draw(ask("r4", config_rev=2), NOW) is None, "somebody knows a newer organisation"
+
+
+def test_a_lease_is_not_drawn_on_without_end() -> None:
+    purse = purse_of(msgspec.structs.replace(TERMS, nano_usd=1_000_000 * USD))
+    for n in range(MOST_DRAWN):
+        assert purse.draw(ask(f"r{n}"), NOW)
+    assert purse.draw(ask("one more"), NOW) is None

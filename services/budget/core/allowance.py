@@ -95,7 +95,8 @@ class Allowances:
         """Grants of this period that have ended, and what was used of each: as recorded, else as it stands."""
         ended = [grant for grant in self._of(period) if _end(grant) <= now]
         counter = state.counter(self._id, period.id)
-        over = counter.spent(self._basis) + counter.held_nano_usd - self._limit - rolled_over
+        in_flight = counter.held_nano_usd - counter.lent_nano_usd  # what is lent is nobody's yet, and comes back
+        over = counter.spent(self._basis) + in_flight - self._limit - rolled_over
         over -= sum(state.lapsed.get(grant.uid, 0) for grant in ended)
         for grant in ended:
             used = state.lapsed.get(grant.uid)

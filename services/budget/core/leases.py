@@ -4,7 +4,7 @@ What is lent is held on every budget of the path until the edge tells what becam
 attempt on a lease becomes an ordinary hold, paid from the lease; which of its messages comes first does not matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -19,7 +19,7 @@ from shared.contracts.attribution import Charge
 from shared.contracts.budget import Reserve
 from shared.contracts.leases import Draw, Drawn, LeaseAsked, Terms
 from shared.contracts.ledger import Held, Leased, Returned
-from shared.contracts.message import NanoUSD
+from shared.contracts.message import Micros, NanoUSD
 from shared.rates.size import input_bound
 
 
@@ -72,8 +72,7 @@ def lend(group: Group, command: Lend) -> Lent:
     if any(group.line.is_waited_at(room.limit.id) for room in rooms):
         return NOTHING  # its money goes to those in line
     advance = group.rules.tariff.in_advance(like, path, state.learned, group.now)
-    ends = (room.period.end for room in rooms if room.period.end != NEVER)
-    until = min(group.now + command.policy.seconds * 1_000_000, advance.until, *ends)
+    until = min(group.now + command.policy.seconds * 1_000_000, advance.until, *_turns(rooms, group.now))
     bound = _bound(group, path, like, advance)
     amount = min(bound * ask.attempts, _most(rooms, command.policy))
     too_short = until - group.now < command.policy.least_seconds * 1_000_000
@@ -144,6 +143,15 @@ def _path(group: Group, like: Reserve) -> Path | None:
     if path.matching:
         path = path.narrowed(Facts(like.model, path.provider, like.credential, like.operation, like.principal.tags))
     return path if path.hard else None
+
+
+def _turns(rooms: Sequence[Room], now: Micros) -> Iterator[Micros]:
+    """When there may be less: at the end of a period, or of a grant."""
+    for room in rooms:
+        if room.period.end != NEVER:
+            yield room.period.end
+        if allowances := room.limit.allowances:
+            yield from (at for at in allowances.turns() if at > now)
 
 
 def _bound(group: Group, path: Path, like: Reserve, advance: Advance) -> NanoUSD:

@@ -25,6 +25,7 @@ UNANSWERED_MICROS = 1 * _SECOND
 WORTH_ASKING = 2  # attempts of a kind: a single one needs no lease
 MOST_ATTEMPTS = 1_000
 MOST_TOLD = 32  # in one message
+MOST_DRAWN = 5_000  # attempts on one lease: who moves it to another shard takes along what each of them was
 MOST_KINDS = 4_096  # clients choose models
 _NO_LIMITS = Limits(0, 0)  # only what cannot be sized here asks for the model's
 
@@ -53,6 +54,7 @@ class Lease(msgspec.Struct, gc=False):
     terms: Terms
     left: NanoUSD
     drawn_at: Micros
+    drawn: int = 0
     untold: dict[str, Draw] = {}
 
 
@@ -105,13 +107,16 @@ class Purse:
         lease = self._open.get(kind)
         if lease is None or not can_be_sized(ask):
             return None
-        if ask.config_rev != lease.config_rev or now >= lease.terms.until:
+        if ask.config_rev < lease.config_rev:
+            return None  # it began before the organisation changed
+        if ask.config_rev > lease.config_rev or now >= lease.terms.until or lease.drawn >= MOST_DRAWN:
             self._close(lease)
             return None
         draw = _sized(lease.terms, ask, now)
         if draw.nano_usd > lease.left:
             return None
         lease.left -= draw.nano_usd
+        lease.drawn += 1
         lease.drawn_at = now
         lease.untold[ask.rid] = draw
         return _granted(lease, draw)

@@ -283,7 +283,7 @@ class Sending:
             body_digest=facts.body_digest,
         )
         self._wiring.lender.drop(held.usage.principal.key)
-        if not await self._wiring.owner.cut(cut):
+        if not await self._wiring.lender.cut(cut):
             log.warning("edge.cut_untold", rid=self._admitted.rid)
 
     async def _record(self, outcome: str, error_type: str = "") -> Closed:

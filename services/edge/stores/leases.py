@@ -8,11 +8,11 @@ import structlog
 
 from services.edge.core.lease import Purse
 from services.edge.core.lifecycle import Identity
-from services.edge.stores.owner import Answer
+from services.edge.stores.owner import CUT_SECONDS, Answer
 from services.edge.stores.owners import Owners
 from shared import clock, telemetry
 from shared.bus import Bus
-from shared.contracts.budget import Denied, Done, Extend, Reserve
+from shared.contracts.budget import Cut, Denied, Done, Extend, Reserve
 from shared.contracts.leases import DRAW, LEASE, RETURN, LeaseAnswered, LeaseAsked, Returning
 from shared.contracts.message import Decoder, Message, encode
 from shared.directory import Directory
@@ -130,7 +130,7 @@ class Borrower:
 
 
 class Lender:
-    """`reserve`, `extend` and `true_up` are those of Owners. enabled: else it is nothing more.
+    """`reserve`, `extend`, `true_up` and `cut` are those of Owners. enabled: else it is nothing more.
 
     directory: as this edge knows the organisation now.
 
@@ -194,6 +194,15 @@ class Lender:
         await self._told(rid)
         await self._owners.true_up(rid, input_tokens, nano_usd)
 
+    async def cut(self, cut: Cut) -> bool:
+        """See Owners.cut. False, too, where the owner could not be told of the attempt in time."""
+        try:
+            async with asyncio.timeout(CUT_SECONDS):
+                await self._told(cut.rid)
+        except TimeoutError:
+            return False
+        return await self._owners.cut(cut)
+
     async def _told(self, rid: str) -> None:
         for borrower in list(self._borrowers.values()):
             await borrower.told(rid)
@@ -225,6 +234,7 @@ class Lender:
         """Give everything back; what cannot be returned in time is freed when this edge's next start has told its end."""
         try:
             async with asyncio.timeout(seconds):
+                await asyncio.gather(*self.asking)  # what is being lent is given back, too
                 await asyncio.gather(*(borrower.given_back() for borrower in self._borrowers.values()))
         except TimeoutError:
             log.info("edge.leases_not_returned")

@@ -1,7 +1,7 @@
 """This worker's place among the edges: it tells that it lives and what is in flight, and learns who may not spend."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import nats.errors
 import nats.js.errors
@@ -23,11 +23,15 @@ log = structlog.get_logger()
 _decision = Decoder(Decision)
 
 BEATS_MISSED = 3
-"""After so many heartbeats without a word of the broker, what it has decided meanwhile counts as not known."""
+"""After so many heartbeats without a word of the broker, what has been decided meanwhile counts as not known."""
+CATCH_UP_SECONDS = 1.0
 
 
 class Presence:
-    """live, config_rev, spool_records, delivered_epoch: asked for at each heartbeat."""
+    """live, config_rev, spool_records, delivered_epoch: asked for at each heartbeat.
+
+    caught_up: returns once all that CONFIG holds is known here.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,13 @@ class Presence:
         config_rev: Callable[[], int],
         spool_records: Callable[[], int],
         delivered_epoch: Callable[[], int],
+        caught_up: Callable[[], Awaitable[None]],
         interval_seconds: float = 10.0,
         now: clock.Clock = clock.now,
     ) -> None:
         self._bus, self._me, self._now = bus, me, now
         self._live, self._config_rev, self._spool_records = live, config_rev, spool_records
-        self._delivered_epoch = delivered_epoch
+        self._delivered_epoch, self._caught_up = delivered_epoch, caught_up
         self._interval, self._loop = interval_seconds, asyncio.get_running_loop()
         self._read_at = 0.0
         self._blocks = Blocks()
@@ -53,18 +58,19 @@ class Presence:
     async def open(self) -> None:
         """Subscribe first, then read what was decided before, then register: nothing falls in between."""
         await self._bus.subscribe(EDGE_DECISION.format(edge=self._me.edge), self._on_decision)
-        await self._read_decisions()
-        await self._register()
+        await self._learn()
 
     async def run(self) -> None:
         """The heartbeat; for ever. Decisions are read anew each time, for what a lost connection may have missed."""
+        refresh_at = self._loop.time() + self._interval  # however often something changes
         while True:
             await self._beat()
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout_at(refresh_at):
                     await self._changed.wait()
             except TimeoutError:
                 await self._refresh()
+                refresh_at = self._loop.time() + self._interval
             self._changed.clear()
 
     def blocked(self, principal: Principal) -> Denied | None:
@@ -73,7 +79,7 @@ class Presence:
 
     @property
     def current(self) -> bool:
-        """Whether this worker would have heard of a block, a revoked key: it has read all decisions not long ago."""
+        """Whether this worker would have heard of a block or a revoked key: not long ago it knew all there was."""
         return self._loop.time() - self._read_at < BEATS_MISSED * self._interval
 
     def changed(self) -> None:
@@ -120,10 +126,21 @@ class Presence:
 
     async def _refresh(self) -> None:
         try:
-            await self._read_decisions()
-            await self._register()
+            await self._learn()
         except Unavailable:
             log.debug("edge.refresh_skipped")
+
+    async def _learn(self) -> None:
+        began = self._loop.time()
+        await self._read_decisions()
+        await self._register()
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                await self._caught_up()
+        except TimeoutError:
+            log.info("edge.config_behind", config_rev=self._config_rev())
+        else:
+            self._read_at = began
 
     async def _register(self) -> None:
         try:
@@ -135,4 +152,3 @@ class Presence:
         """The last decision of every scope."""
         for value in (await self._bus.values(DECISIONS)).values():
             self._blocks.apply(_decision.decode(value))
-        self._read_at = self._loop.time()
