@@ -222,7 +222,8 @@ class Judge:
 class Counters:
     """Spent and held of each hard budget, from the ledger's events alone. excess: above a cap, at worst.
 
-    What an attempt holds was held by its lease before it, where it is on one: that is released first.
+    What an attempt holds was held by its lease before it, where it is on one: that is released first. An attempt that another
+    one replaces keeps its input, once the provider has counted it, and nothing before that (ledger.md, section 2).
     """
 
     def __init__(self, caps: Mapping[str, int]) -> None:
@@ -230,6 +231,7 @@ class Counters:
         self._live: dict[str, tuple[list[tuple[str, str]], int, int]] = {}  # charges, input part, output part
         self._leases: dict[str, tuple[list[tuple[str, str]], int]] = {}  # charges, what is left
         self._paid: set[str] = set()
+        self._counted: set[str] = set()  # attempts whose input the provider has counted
         self._used: dict[tuple[str, str], int] = defaultdict(int)
         self.excess = self.overruns = 0
 
@@ -245,6 +247,7 @@ class Counters:
                 self._book(keys, -left)
             case Held():
                 self._pay(event.lease, event.rid, event.nano_usd)
+                self._replace(event.replaces_rid)
                 keys = [(charge.budget_id, charge.period_id) for charge in event.charges]
                 self._live[event.rid] = (keys, event.input_nano_usd, event.nano_usd - event.input_nano_usd)
                 return self._raise(event.rid, keys, event.nano_usd)
@@ -255,6 +258,7 @@ class Counters:
             case TruedUp() if event.rid in self._live:
                 keys, given, made = self._live[event.rid]
                 self._live[event.rid] = (keys, event.input_nano_usd, made)
+                self._counted.add(event.rid)
                 self._book(keys, event.input_nano_usd - given)
             case Withdrawn():
                 self._release(event.rid)
@@ -278,6 +282,13 @@ class Counters:
             self._paid.add(rid)
             self._leases[lease] = (keys, left - min(amount, left))
             self._book(keys, -min(amount, left))
+
+    def _replace(self, rid: str) -> None:
+        if rid in self._live:
+            keys, given, made = self._live[rid]
+            kept = given if rid in self._counted else 0
+            self._live[rid] = (keys, kept, 0)
+            self._book(keys, kept - given - made)
 
     def _release(self, rid: str) -> None:
         keys, given, made = self._live.pop(rid, ([], 0, 0))
