@@ -21,7 +21,7 @@ from services.edge.stores.away import Away
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.certificate import Certificate
 from services.edge.stores.credentials import Credentials
-from services.edge.stores.leases import Lender
+from services.edge.stores.lender import Lender
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.publisher import Publisher

@@ -69,7 +69,7 @@ def _unboundable(denied: Denied, directory: Directory) -> Refusal:
 def _busy(denied: Denied, directory: Directory, now: int) -> Refusal:
     wait = min(LONGEST_BUSY_SECONDS, max(1, denied.retry_after_s))
     text = (
-        f"Budget busy: {_used(denied, directory)}, and {dollars(denied.held_nano_usd)} is held for requests in flight; "
+        f"Budget busy: {_used(denied, directory)}, and {dollars(denied.held_nano_usd)} is held for other requests; "
         f"retry at {clock(now + wait * 1_000_000)} UTC ({wait} s)."
     )
     return Refusal(

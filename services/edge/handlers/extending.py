@@ -8,7 +8,7 @@ import structlog
 from services.edge.core.extension import Course, Question
 from services.edge.core.meter import Meter
 from services.edge.handlers.relay import Relay
-from services.edge.stores.leases import Lender
+from services.edge.stores.lender import Lender
 from shared import telemetry
 from shared.contracts.budget import Extend, Granted
 
@@ -20,9 +20,9 @@ _answers = {answer: telemetry.edge_extensions.labels(answer) for answer in ("gra
 class Extending:
     """Of one attempt. raised: called with each grant, before the stream makes use of it."""
 
-    def __init__(self, owner: Lender, course: Course, rid: str, raised: Callable[[Granted], None]) -> None:
+    def __init__(self, lender: Lender, course: Course, rid: str, raised: Callable[[Granted], None]) -> None:
         self.course = course
-        self._owner = owner
+        self._lender = lender
         self._rid = rid
         self._raised = raised
         self._asking: asyncio.Task[None] | None = None  # kept: the loop holds tasks but weakly
@@ -55,7 +55,7 @@ class Extending:
             self._asking = asyncio.create_task(self._ask(relay, meter, question))
 
     async def _ask(self, relay: Relay, meter: Meter, question: Question) -> None:
-        answer = await self._owner.extend(Extend(rid=self._rid, n=question.n, output_tokens=question.output_tokens))
+        answer = await self._lender.extend(Extend(rid=self._rid, n=question.n, output_tokens=question.output_tokens))
         granted = isinstance(answer, Granted)
         _answers["granted" if granted else "denied"].inc()
         log.debug("edge.extension_answered", rid=self._rid, n=question.n, asked=question.output_tokens, granted=granted)

@@ -11,7 +11,7 @@ from services.edge.core.repeats import Repeats
 from services.edge.settings import Settings
 from services.edge.stores.catalogue import Catalogue
 from services.edge.stores.credentials import Credentials
-from services.edge.stores.leases import Lender
+from services.edge.stores.lender import Lender
 from services.edge.stores.owners import Owners
 from services.edge.stores.presence import Presence
 from services.edge.stores.spool import Spool

@@ -1,6 +1,7 @@
 """This worker's place among the edges: it tells that it lives and what is in flight, and learns who may not spend."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import nats.errors
@@ -50,7 +51,7 @@ class Presence:
         self._live, self._config_rev, self._spool_records = live, config_rev, spool_records
         self._delivered_epoch, self._caught_up = delivered_epoch, caught_up
         self._interval, self._loop = interval_seconds, asyncio.get_running_loop()
-        self._read_at = 0.0
+        self._read_at = -math.inf
         self._blocks = Blocks()
         self._changed = asyncio.Event()
         self._draining = False
@@ -131,6 +132,7 @@ class Presence:
             log.debug("edge.refresh_skipped")
 
     async def _learn(self) -> None:
+        """All that has been decided and set. What came while we looked may be missing, so it counts from before."""
         began = self._loop.time()
         await self._read_decisions()
         await self._register()
